@@ -1,0 +1,79 @@
+"""The frozen tree of every setting that changes the numbers, and the keys made from it.
+
+Each part's settings stand beside the code they steer (features in model/features.py, and so on); here they are joined.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from raysd.data.store import Data
+from raysd.detect.scores import NearestNeighbours, Scoring
+from raysd.model.augment import Augment
+from raysd.model.encoders import Encoder, MobileFaceNet
+from raysd.model.features import Features
+from raysd.model.losses import Loss
+from raysd.model.segments import Segments
+from raysd.settings import Settings, flatten
+
+NUMERICS = 1
+"""Raised whenever the same recipe and seed would give other numbers than before: code, or the default of a setting."""
+
+
+class Training(Settings):
+    """The loop over epochs: AdamW with linear warm-up, then a cosine to zero."""
+
+    epochs: Annotated[int, Field(ge=1)] = 50
+    """Passes over the training clips. The checkpoint that scores is always the last epoch."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Clips in a (global) batch; each gives two views."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """AdamW's decoupled weight decay; not applied to biases, norms and other one-dimensional parameters."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs of linear warm-up."""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    """Largest norm of the gradient; longer ones are scaled down. null: no clipping."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of an exponential moving average of the weights, which then does the scoring. null: none."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16: autocast where the device computes bfloat16 fast (elsewhere fp32; the trial records what was used)."""
+    channels_last: bool = True
+    """Memory layout of the convolutions; faster on most devices."""
+
+
+class Recipe(Settings):
+    """Everything that changes the numbers of a trial, in the order of the data."""
+
+    data: Data = Data()
+    features: Features = Features()
+    segments: Segments = Segments()
+    augment: Augment = Augment()
+    encoder: Encoder = MobileFaceNet()
+    loss: Loss = Loss()
+    train: Training = Training()
+    scoring: Scoring = NearestNeighbours()
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """Names the recipe alone: equal for one variant on all data sets, machines and seeds."""
+    return _hash({"recipe": flatten(recipe)})
+
+
+def training_key(recipe: Recipe, seed: int, fingerprint: str) -> str:
+    """Names the embeddings: everything but the scoring. Trials that differ only in scoring share one training."""
+    settings = {path: value for path, value in flatten(recipe).items() if not path.startswith("scoring.")}
+    return _hash({"recipe": settings, "seed": seed, "data": fingerprint, "numerics": NUMERICS})
+
+
+def trial_key(recipe: Recipe, seed: int, fingerprint: str) -> str:
+    """Names a trial: the recipe, the seed, the fingerprint of the data and the numerics' revision."""
+    return _hash({"recipe": flatten(recipe), "seed": seed, "data": fingerprint, "numerics": NUMERICS})
+
+
+def _hash(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

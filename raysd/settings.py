@@ -1,0 +1,313 @@
+"""Typed, frozen settings: the base class of every part of a recipe and of a study, strict parsing, dotted paths."""
+
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raysd.errors import BadInput, nearest
+
+
+class Settings(BaseModel):
+    """Immutable settings. An unknown key is an error; a field's docstring is its description in the schema."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        return _flatten(self, defaults=False, prefix="")  # kept: a study asks for it once a seed and key
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("_plain", None)
+        return copied
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Settings of `kind` from plain values; raises BadInput with the file or origin `where`, the path and the fix."""
+    try:
+        settings = kind.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_describe(kind, values, error)}") from None
+    for path in _numbers_from_truth(values, settings):
+        raise BadInput(f"{where}: {path}: expected a value other than true and false")
+    return settings
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, read with the safe loader; raises BadInput where there is none."""
+    try:
+        values = _load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else type(values).__name__
+        raise BadInput(f"{path}: expected settings as 'name: value' lines, found {found}")
+    return values
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["loss.temperature=0.1"]` from a command line as `{"loss.temperature": 0.1}`; values are YAML."""
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals or not path.strip():
+            raise BadInput(f"--set {assignment}: expected SETTING=VALUE, for instance --set train.epochs=20")
+        try:
+            changes[path.strip()] = _load_yaml(value)
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+            raise BadInput(f"--set {assignment}: not a YAML value: {error}") from None
+    return changes
+
+
+def with_changes(settings: S, changes: Mapping[str, Any], where: str) -> S:
+    """`settings` with some values replaced, given by dotted path.
+
+    A mapping given for a path is merged into what stands there. A new `name` under a path (another encoder, loss or
+    scorer) starts from that entry's own defaults; setting a value inside a part that is off switches the part on.
+    """
+    tree = settings.model_dump(mode="json")
+    flat: dict[str, Any] = {}
+    for path, value in changes.items():
+        flat.update(_leaves(path, value))
+    # names first, outer before inner: each clears what stood below it
+    for path, value in sorted(flat.items(), key=lambda item: (not item[0].endswith(".name"), item[0].count("."))):
+        _put(tree, path.split("."), value, type(settings), where)
+    return parse(type(settings), tree, where)
+
+
+def flatten(settings: Settings, defaults: bool = False) -> dict[str, Any]:
+    """Settings as `{dotted path: plain value}`.
+
+    Without `defaults`, a value equal to its class's own default is left out, so that a setting added later, whose
+    default keeps the old behaviour, changes no trial key. A part that can be off is marked `on`; `name` always stays.
+    """
+    return _flatten(settings, defaults=True, prefix="") if defaults else dict(settings._plain)
+
+
+def difference(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    """`{dotted path: (value before, value after)}` of every setting in which two settings of one class differ.
+
+    A part that was switched on or off is one entry. A part replaced by another of its kind gives the new `name`, and
+    what the new part sets beside its own defaults.
+    """
+    old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name in type(before).model_fields:
+        a, b = getattr(before, name), getattr(after, name)
+        if isinstance(a, Settings) and isinstance(b, Settings):
+            inner = difference(a, b) if type(a) is type(b) else _replacement(a, b)
+            changed |= {f"{name}.{path}": pair for path, pair in inner.items()}
+        elif isinstance(a, Settings) or isinstance(b, Settings):
+            changed[name] = ("on", None) if b is None else (None, "on")
+        elif a != b:
+            changed[name] = (old[name], new[name])
+    return changed
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader with the plain words of YAML 1.2: `off`, `yes`, `01` and dates are text, `1e-3` is a number.
+
+    Keys are always text and may stand once. (YAML 1.1 would read the key `off` as false and `1e-3` as text.)
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        if isinstance(node, yaml.MappingNode):
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    key.tag = "tag:yaml.org,2002:str"
+                    if key.value in seen:
+                        raise yaml.constructor.ConstructorError(
+                            None, None, f"'{key.value}' stands twice", key.start_mark
+                        )
+                    seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in [
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<", ["<"]),
+]:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def _load_yaml(text: str) -> Any:
+    values = yaml.load(text, Loader=_Loader)
+    json.dumps(values)  # a loop of anchors, a binary or a set raises here
+    return values
+
+
+def _flatten(settings: Settings, defaults: bool, prefix: str) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    dumped = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value, path = getattr(settings, name), f"{prefix}{name}"
+        if isinstance(value, Settings):
+            if _can_be_off(field.annotation):
+                plain[path] = "on"
+            plain.update(_flatten(value, defaults, f"{path}."))
+        elif defaults or name == "name" or value != field.get_default(call_default_factory=True):
+            plain[path] = dumped[name]
+    return plain
+
+
+def _replacement(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    named = {"name": (flatten(before).get("name"), flatten(after).get("name"))}
+    return named | {path: (None, new) for path, (_, new) in difference(type(after)(), after).items()}
+
+
+def _leaves(path: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        leaves: dict[str, Any] = {}
+        for key, inner in value.items():
+            leaves.update(_leaves(f"{path}.{key}", inner))
+        return leaves
+    return {path: value}
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any, kind: type[Settings], where: str) -> None:
+    *parents, last = keys
+    if keys[0] not in tree:
+        raise BadInput(f"{where}: {_unknown(kind, '', keys[0], tree, keys)}")
+    node = tree
+    for key in parents:
+        if not isinstance(node.get(key), dict):
+            node[key] = {}
+        node = node[key]
+    if last == "name" and node.get("name") != value:
+        node.clear()
+    if value == {} and isinstance(node.get(last), dict):
+        return
+    node[last] = value
+
+
+def _can_be_off(annotation: Any) -> bool:
+    return types.NoneType in typing.get_args(annotation)
+
+
+def _numbers_from_truth(values: Mapping[str, Any], settings: Settings, prefix: str = "") -> Iterator[str]:
+    """Where true or false was given for a number: pydantic would read 1 or 0."""
+    for name, value in values.items():
+        taken = getattr(settings, name, None)
+        if isinstance(value, bool) and isinstance(taken, int | float) and not isinstance(taken, bool):
+            yield f"{prefix}{name}"
+        elif isinstance(value, Mapping) and isinstance(taken, Settings):
+            yield from _numbers_from_truth(value, taken, f"{prefix}{name}.")
+
+
+def _describe(kind: type[Settings], values: Any, error: ValidationError) -> str:
+    """The first problem of a validation, as 'path: what is wrong; what is allowed'."""
+    problem = error.errors(include_url=False)[0]
+    sort, given, context = problem["type"], problem["input"], problem.get("ctx", {})
+    path, owners = _follow(kind, problem["loc"], values, missing=sort == "missing")
+    prefix = f"{path}: " if path else ""
+    if sort == "extra_forbidden":
+        parent, _, word = path.rpartition(".")
+        allowed = {name for owner in owners for name in owner.model_fields}
+        return _unknown(kind, parent, word, allowed, path.split("."))
+    if sort == "union_tag_invalid":
+        word = str(context["tag"])
+        return f"{path}.name: unknown name '{word}'; {nearest(word, _names(owners))}"
+    if sort == "union_tag_not_found":
+        return f"{prefix}expected settings with a name, one of: {', '.join(_names(owners))}"
+    if sort == "literal_error" and isinstance(given, str):
+        allowed = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ", ").split(",")]
+        return f"{prefix}'{given}' is not allowed; {nearest(given, allowed)}"
+    shown = "" if isinstance(given, Mapping | list | tuple) else f" (given: {str(given)[:60]!r})"
+    if isinstance(given, int | float | None):
+        shown = f" (given: {json.dumps(given)})"  # true and null, as in the file
+    if sort in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{prefix}expected settings as 'name: value'{shown}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{prefix}{message[0].lower()}{message[1:]}{shown if sort != 'value_error' else ''}"
+
+
+def _unknown(kind: type[Settings], parent: str, word: str, allowed: typing.Iterable[str], written: list[str]) -> str:
+    """What to say of an unknown setting: where a setting of that name does stand, else the nearest spelling here."""
+    leaf = written[-1]
+    elsewhere = [path for path in dict.fromkeys(_paths(kind)) if path.split(".")[-1] == leaf]
+    elsewhere = [path for path in elsewhere if path != ".".join(written)]  # another encoder's setting, for one
+    here = f"{parent}: " if parent else ""
+    if elsewhere and leaf not in allowed:
+        hint = f"did you mean {' or '.join(repr(path) for path in elsewhere[:3])}? allowed here: "
+        return f"{here}unknown setting '{word}'; {hint}{', '.join(sorted(allowed))}"
+    return f"{here}unknown setting '{word}'; {nearest(word, allowed)}"
+
+
+def _follow(
+    kind: type[Settings], location: tuple[int | str, ...], values: Any, missing: bool
+) -> tuple[str, list[type[Settings]]]:
+    """The dotted path that a user wrote (pydantic's own tags of unions left out), and the classes that may own it."""
+    path, owners, node, keyed = "", [kind], values, False
+    for depth, part in enumerate(location):
+        if isinstance(node, list | tuple) and isinstance(part, int):
+            path, node = f"{path}[{part}]", node[part]
+        elif isinstance(node, Mapping) and (part in node or (missing and depth == len(location) - 1)):
+            path, node = f"{path}.{part}" if path else str(part), node.get(part)
+            if keyed:  # the key of a dict of settings
+                keyed = False
+                continue
+            fields = [owner.model_fields[str(part)] for owner in owners if part in owner.model_fields]
+            if fields:  # an unknown key keeps the owners: those of the part that it stands in
+                keyed = any(_allows(dict, field.annotation) for field in fields)
+                owners = [found for field in fields for found in _classes(field.annotation)]
+                name = node.get("name") if isinstance(node, Mapping) else None
+                owners = [owner for owner in owners if name in _names([owner])] or owners
+        else:
+            owners = [owner for owner in owners if owner.__name__ == part] or owners
+    return path, owners
+
+
+def _classes(annotation: Any) -> list[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [found for inner in typing.get_args(annotation) for found in _classes(inner)]
+
+
+def _allows(kind: type, annotation: Any) -> bool:
+    """Whether `annotation` is `kind`, or has it as a choice."""
+    if annotation is Any or annotation is kind or typing.get_origin(annotation) is kind:
+        return True
+    if typing.get_origin(annotation) is typing.Literal:
+        return any(isinstance(choice, kind) for choice in typing.get_args(annotation))
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated)
+    return union and any(_allows(kind, inner) for inner in typing.get_args(annotation))
+
+
+def _names(kinds: list[type[Settings]]) -> list[str]:
+    """The `name` of each class that has one."""
+    return [str(kind.model_fields["name"].default) for kind in kinds if "name" in kind.model_fields]
+
+
+def _paths(kind: type[Settings], prefix: str = "") -> Iterator[str]:
+    """Every dotted path that settings of `kind` can have, those of parts that are off included."""
+    for name, field in kind.model_fields.items():
+        yield f"{prefix}{name}"
+        for inner in _classes(field.annotation):
+            yield from _paths(inner, f"{prefix}{name}.")
