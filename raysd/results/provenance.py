@@ -1,0 +1,107 @@
+"""Where a trial's numbers come from: the code, the machine, the command. No environment variable, nothing secret."""
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import raysd
+
+PACKAGES = ("raysd", "torch", "torchaudio", "ray", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "soundfile")
+"""The packages whose versions can change numbers."""
+CHECKPOINT_RULE = "last epoch"
+"""Which checkpoint gives the scores: never one chosen on test clips."""
+
+
+def provenance(
+    device: str,
+    threads: int,
+    precision: str,
+    skipped: Sequence[str] = (),
+    command: Sequence[str] | None = None,
+    train_sets: str = "dev",
+) -> dict[str, Any]:
+    """What is recorded with a trial, as plain JSON values.
+
+    `device` as torch names it, `threads` of torch in this process, `precision` as used (not as asked for), `skipped`
+    the paths of clips that could not be read, `command` the words of the command line (default: this process's),
+    `train_sets` the data trained on: "dev" or "dev + additional".
+    """
+    return {
+        **_code(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpu": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "device": device,
+        "device_model": _device_model(device),
+        "threads": threads,
+        "precision": precision,
+        "command": list(sys.argv if command is None else command),
+        "skipped": list(skipped),
+        "train_sets": train_sets,
+        "checkpoint": CHECKPOINT_RULE,
+    }
+
+
+@lru_cache(maxsize=1)
+def _code() -> dict[str, Any]:
+    """The commit of the checkout that this process runs from, and what was changed in it; all null outside of one.
+
+    Asked once a process: the code that runs is the code that was imported.
+    """
+    package = Path(raysd.__file__).parent
+    commit = _git(package, "rev-parse", "HEAD") if _git(package, "ls-files", "__init__.py") else None
+    if commit is None:
+        return {"commit": None, "dirty": None, "diff_sha256": None}
+    diff = _git(package, "diff", "--binary", "HEAD", "--", ".") or b""
+    untracked = (_git(package, "ls-files", "--others", "--exclude-standard", "-z", "--", ".") or b"").split(b"\0")
+    digest = hashlib.sha256(diff)
+    new_files = sorted(package / os.fsdecode(name) for name in untracked if name)
+    for path in filter(Path.is_file, new_files):
+        digest.update(b"\0" + str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    dirty = bool(diff or new_files)
+    return {"commit": commit.decode().strip(), "dirty": dirty, "diff_sha256": digest.hexdigest() if dirty else None}
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """What git says of the folder, or None where there is no git, no repository or no commit."""
+    try:
+        found = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout if found.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _device_model(device: str) -> str | None:
+    if not device.startswith("cuda"):
+        return None
+    import torch  # only where a trial has imported it already
+
+    return torch.cuda.get_device_name(device)

@@ -1,0 +1,397 @@
+"""A study file -> variants -> trials."""
+
+import json
+import tempfile
+import time
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import raysd
+from raysd.errors import BadInput
+from raysd.recipe import Recipe, recipe_key
+from raysd.study.design import LoadedStudy, find_study, load_study, trials_of
+from raysd.study.files import load_recipe, predefined_studies
+
+RECIPE = {
+    "description": "for tests",
+    "augment": {"high_frequency": {"cutoff_hz": 1000}, "log_mixup_exp": {}, "random_resize_crop": {}},
+    "loss": {"contrastive": {"name": "nt_xent", "temperature": 0.1}},
+    "train": {"epochs": 5},
+    "profiles": {"cpu": {"train": {"epochs": 2, "batch_size": 8}}, "broken": {"train": {"epoch": 2}}},
+}
+FLOOR = {"encoder": {"name": "spectral_mean"}, "scoring": {"name": "gaussian"}}
+STUDY = {
+    "question": "does it help?",
+    "baseline": "base.yaml",
+    "factors": {
+        "cutoff": {"setting": "augment.high_frequency.cutoff_hz", "levels": [500, 1000, 2000]},
+        "mixup": {"setting": "augment.log_mixup_exp", "off": None},
+        "crop": {"setting": "augment.random_resize_crop"},
+    },
+    "design": "one_at_a_time",
+    "references": ["floor.yaml"],
+}
+INGREDIENTS = {
+    "mixup": {"setting": "augment.log_mixup_exp"},
+    "crop": {"setting": "augment.random_resize_crop", "off": None},
+    "segments": {"setting": "segments.two_crops", "off": False},
+}
+
+
+def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    for name, content in (("base", RECIPE), ("floor", FLOOR), ("s", STUDY | (changes or {}))):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder / "s.yaml"
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    def loaded(changes: dict[str, Any] | None = None, **options: Any) -> LoadedStudy:
+        return load_study(write(tmp_path, changes), **options)
+
+    return loaded
+
+
+def names(study: LoadedStudy) -> list[str]:
+    return [variant.name for variant in study.variants]
+
+
+def test_one_at_a_time_takes_every_level_that_differs_from_the_baseline(load) -> None:
+    study = load()
+    assert names(study) == ["baseline", "cutoff=500", "cutoff=2000", "without mixup", "without crop", "floor"]
+    assert [variant.role for variant in study.variants] == ["baseline", *["variant"] * 4, "reference"]
+    changed = {variant.name: variant.changed for variant in study.variants}
+    assert changed["baseline"] == {}
+    assert changed["cutoff=500"] == {"augment.high_frequency.cutoff_hz": (1000.0, 500.0)}
+    assert changed["without mixup"] == {"augment.log_mixup_exp": ("on", None)}
+    assert study.notes == ("'cutoff=1000' is the same recipe as 'baseline'",)
+    assert study.name == "s"
+
+
+def test_leaving_out_and_keeping_only_one_are_united(load) -> None:
+    study = load({"factors": INGREDIENTS, "design": ["leave_one_out", "only_one"], "references": []})
+    assert names(study) == [
+        *["baseline", "without mixup", "without crop", "without segments"],
+        *["none", "only mixup", "only crop", "only segments"],
+    ]
+    recipes = {variant.name: variant.recipe for variant in study.variants}
+    assert recipes["only crop"].augment.random_resize_crop is not None
+    assert recipes["only crop"].augment.log_mixup_exp is None
+    assert recipes["only crop"].segments.two_crops is False
+    assert recipes["none"].augment.random_resize_crop is None
+    two = {name: INGREDIENTS[name] for name in ("mixup", "crop")}
+    study = load({"factors": two, "design": ["leave_one_out", "only_one"], "references": []})
+    assert names(study) == ["baseline", "without mixup", "without crop", "none"]
+    assert study.notes == (
+        "'only mixup' is the same recipe as 'without crop'",
+        "'only crop' is the same recipe as 'without mixup'",
+    )
+
+
+def test_factorial_crosses_levels_and_off_stays_off(load) -> None:
+    factors = {"hf": {"setting": "augment.high_frequency"}, "cutoff": STUDY["factors"]["cutoff"]}
+    study = load({"factors": factors, "design": "factorial", "references": []})
+    assert names(study) == ["baseline", "hf=on, cutoff=500", "hf=on, cutoff=2000", "hf=off, cutoff=500"]
+    assert study.variants[-1].recipe.augment.high_frequency is None
+    assert len(study.notes) == 3  # the baseline's own cell, and two more cutoffs of what is off
+
+
+def test_bundles_and_lists(load) -> None:
+    bundles = {"levels": {"off": {"segments.two_crops": False}, "long": {"segments": {"train_seconds": 4}}}}
+    study = load({"factors": {"segments": bundles}, "design": ["one_at_a_time", "leave_one_out"]})
+    assert names(study) == ["baseline", "without segments", "segments=long", "floor"]
+    assert study.notes == ("'without segments' is made twice",)
+    listed = {"tiny": {"encoder": {"name": "cnn", "width": 0.5}}, "same": {}}
+    study = load({"factors": {}, "design": "list", "variants": listed})
+    assert names(study) == ["baseline", "tiny", "floor"]
+    assert study.variants[1].changed["encoder.name"] == ("mobilefacenet", "cnn")
+
+
+def test_whole_parts_are_levels_too(load) -> None:
+    losses = {"setting": "loss.contrastive", "levels": [{"name": "byol"}, {"name": "supcon"}, None]}
+    study = load({"factors": {"loss": losses}})
+    assert names(study)[1:-1] == ["loss=byol", "loss=supcon", "loss=none"]
+
+
+def test_changes_come_in_the_order_recipe_profile_study_command_line(load) -> None:
+    study = load({"changes": {"train": {"batch_size": 16}}}, profile="cpu", overrides={"train.learning_rate": 0.5})
+    trained = study.baseline.recipe.train
+    assert (trained.epochs, trained.batch_size, trained.learning_rate) == (2, 16, 0.5)
+    assert all(variant.recipe.train == trained for variant in study.variants if variant.role == "variant")
+    assert study.profile == "cpu"
+    assert load({"profile": "cpu"}, overrides={"profile": None}).profile is None
+
+
+def test_study_keys_can_be_set(load) -> None:
+    study = load(overrides={"seeds": [3, 4], "scale.cpus_per_worker": 2, "factors.cutoff.levels": [1, 2, 3]})
+    assert study.study.seeds == (3, 4)
+    assert study.study.scale.cpus_per_worker == 2
+    assert len([name for name in names(study) if "cutoff" in name]) == 3
+    assert load(overrides={"seeds": [3, 4]}, seeds=(5,)).study.seeds == (5,)
+
+
+def test_references_stand_on_the_studys_data_and_keep_all_else(load) -> None:
+    study = load({"changes": {"data.year": 2022, "features.num_bands": 64}}, overrides={"data.machines": ["valve"]})
+    reference = study.variants[-1].recipe
+    assert (reference.data.year, reference.data.machines) == (2022, ("valve",))
+    assert reference.features.num_bands == Recipe().features.num_bands
+    assert reference.train == Recipe().train
+
+
+def test_what_does_not_depend_on_the_seed_is_run_once(load, tmp_path: Path) -> None:
+    study = load({"seeds": [7, 1, 2]})
+    trials = trials_of(study, "data")
+    rows = len(study.variants) - 1
+    assert len(trials) == 3 * rows + 1
+    assert [trial.seed for trial in trials] == [7] * (rows + 1) + [1] * rows + [2] * rows
+    assert [trial.variant for trial in trials[: rows + 1]] == names(study)
+    assert trials[rows + 1].variant == "baseline"
+    assert len({trial.key for trial in trials}) == len(trials)
+    mixture = {"encoder": {"name": "spectral_mean"}, "scoring": {"name": "gaussian_mixture"}}
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump(mixture))
+    study = load({"seeds": [7, 1, 2], "references": ["mixture.yaml"]})
+    assert study.seeds_of(study.variants[-1]) == (7, 1, 2)
+
+
+def test_data_can_differ_between_variants(load) -> None:
+    factors = {"channel": {"setting": "data.channel", "levels": [0, 1]}}
+    study = load({"factors": factors, "references": []})
+    trials = trials_of(study, lambda recipe: f"channel {recipe.data.channel}")
+    assert [(trial.variant, trial.fingerprint) for trial in trials] == [
+        ("baseline", "channel 0"),
+        ("channel=1", "channel 1"),
+    ]
+
+
+def test_ten_thousand_trials_take_less_than_three_seconds(load) -> None:
+    levels = [100 + i for i in range(199)]
+    started = time.perf_counter()
+    study = load({"factors": {"cutoff": STUDY["factors"]["cutoff"] | {"levels": levels}}, "seeds": list(range(50))})
+    trials = trials_of(study, "data")
+    assert len({trial.key for trial in trials}) == 50 * 200 + 1
+    assert all(trial.training_key for trial in trials)
+    assert time.perf_counter() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"desing": "list"}, "s.yaml: unknown setting 'desing'; did you mean 'design'?"),
+        ({"design": "one_at_time"}, "s.yaml: design: 'one_at_time' is not allowed; did you mean 'one_at_a_time'?"),
+        ({"design": ["list", "all"]}, "s.yaml: design[1]: 'all' is not allowed"),
+        ({"design": "list"}, "s.yaml: design list makes no use of the factors"),
+        ({"design": ["list", "factorial"]}, "s.yaml: 'variants' and design list need each other"),
+        ({"variants": {"a": {}}}, "s.yaml: 'variants' and design list need each other"),
+        ({"factors": {}}, "s.yaml: design one_at_a_time needs factors"),
+        (
+            {"factors": {"cutoff": {"seting": "x"}}},
+            "s.yaml: factors.cutoff: unknown setting 'seting'; did you mean 'sett",
+        ),
+        (
+            {"factors": {"c": {"setting": "train.epochs", "levels": 3}}},
+            "s.yaml: factors.c.levels: expected a list of val",
+        ),
+        (
+            {"factors": {"c": {"setting": "train.epochs", "levels": []}}},
+            "s.yaml: factors.c.levels: expected a list of va",
+        ),
+        ({"factors": {"c": {"levels": [1]}}}, "s.yaml: factors.c: expected a setting, or levels as"),
+        ({"factors": {"c": {"setting": "a", "levels": {"x": {}}}}}, "s.yaml: factors.c: bundles of settings take no"),
+        ({"factors": {"c": {"levels": {"x": {}}, "off": 1}}}, "s.yaml: factors.c: 'off' needs a setting"),
+        ({"seeds": [0, 0]}, "s.yaml: seeds: a seed stands twice"),
+        ({"seeds": [0, -1]}, "s.yaml: seeds[1]: input should be greater than or equal to 0"),
+        ({"seeds": []}, "s.yaml: seeds: "),
+        ({"question": ""}, "s.yaml: question: "),
+        ({"baseline": "bse.yaml"}, "s.yaml: baseline: no file bse.yaml"),
+        ({"references": ["nothing.yaml"]}, "s.yaml: references: no file nothing.yaml"),
+        ({"profile": "gpu"}, "base.yaml: no profile 'gpu'; did you mean 'cpu'? allowed: broken, cpu"),
+        ({"profile": "broken"}, "base.yaml: profiles.broken: train: unknown setting 'epoch'; did you mean 'epochs'"),
+        ({"changes": {"data": {"yaer": 1}}}, "s.yaml: changes: data: unknown setting 'yaer'; did you mean 'year'"),
+        ({"metric": "auc_source"}, "s.yaml: metric: 'auc_source' is no metric of 2020"),
+        ({"scale": {"cpus_per_worker": 0}}, "s.yaml: scale.cpus_per_worker: input should be greater than 0"),
+        ({"design": "leave_one_out"}, "s.yaml: factors.cutoff: design leave_one_out needs to know what 'off' is"),
+        (
+            {"factors": {"cutoff": {"setting": "augment.high_frequency.cutoff_hz", "levels": [1, 2, -3]}}},
+            "s.yaml: factors.cutoff.levels[2]: augment.high_frequency.cutoff_hz: input should be greater than 0",
+        ),
+        (
+            {"factors": {"cutoff": {"setting": "augment.high_freq.cutoff_hz", "levels": [1]}}},
+            "s.yaml: factors.cutoff.levels[0]: augment: unknown setting 'high_freq'; did you mean 'high_frequency'?",
+        ),
+        (
+            {"factors": INGREDIENTS | {"x": {"setting": "train.epochs", "levels": [1, 0]}}, "design": "factorial"},
+            "s.yaml: factors.x.levels[1]: train.epochs: input should be greater than or equal to 1",
+        ),
+        (
+            {"factors": {"crop": {"setting": "augment.cropp"}}},
+            "s.yaml: factors.crop.off: augment: unknown setting 'crop",
+        ),
+        (
+            {
+                "factors": {
+                    "a": {"setting": "train.epochs", "levels": [1]},
+                    "b": {"setting": "train.epochs", "levels": [2]},
+                }
+            }
+            | {"design": "factorial"},
+            "s.yaml: design factorial, variant 'a=1, b=2': two factors set train.epochs",
+        ),
+        (
+            {"factors": {f"f{i}": {"setting": "train.epochs", "levels": list(range(1, 11))} for i in range(12)}}
+            | {"design": "factorial"},
+            "s.yaml: design: the factorial design has more than 100,000 variants",
+        ),
+        (
+            {"factors": {}, "design": "list", "variants": {"baseline": {"train.epochs": 3}}},
+            "s.yaml: two different variants have the name 'baseline'",
+        ),
+    ],
+)
+def test_a_mistake_gives_one_line_with_its_place(load, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput) as error:
+        load(changes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_override_that_is_wrong_says_so(load) -> None:
+    with pytest.raises(
+        BadInput, match=r"^--set: loss: unknown setting 'temperature'; did you mean 'loss.contrastive.tem"
+    ):
+        load(overrides={"loss.temperature": 0.1})
+    with pytest.raises(BadInput, match=r"s.yaml with seeds set: seeds\[0\]: "):
+        load(overrides={"seeds": ["x"]})
+
+
+def test_recipe_files_are_strict_too(tmp_path: Path) -> None:
+    path = write(tmp_path).with_name("base.yaml")
+    assert load_recipe(path).description == "for tests"
+    path.write_text("profiles: {cpu: 3}")
+    with pytest.raises(BadInput, match=r"base.yaml: profiles.cpu: "):
+        load_recipe(path)
+    path.write_text("extends: other.yaml")
+    with pytest.raises(BadInput, match=r"base.yaml: unknown setting 'extends'"):
+        load_recipe(path)
+
+
+def test_studies_are_found_by_path_and_by_name(tmp_path: Path) -> None:
+    assert find_study(write(tmp_path)) == tmp_path / "s.yaml"
+    assert find_study("cutoff").name == "cutoff.yaml"
+    with pytest.raises(BadInput, match="cutof: no such file, and no study of that name; did you mean 'cutoff'"):
+        find_study("cutof")
+
+
+@pytest.mark.parametrize("name", ["augmentation", "cutoff", "quickstart"])
+@pytest.mark.parametrize("profile", [None, "cpu"])
+def test_predefined_studies_load(name: str, profile: str | None) -> None:
+    study = load_study(name, profile=profile)
+    assert study.variants[0].role == "baseline"
+    assert study.variants[-1].name == "classical"
+    assert name in predefined_studies()
+
+
+def test_predefined_studies_ask_what_they_say() -> None:
+    assert len(load_study("augmentation").variants) == 1 + 4 + (4 + 1) + 1
+    cutoffs = [variant.recipe.augment.high_frequency for variant in load_study("cutoff").variants[:-1]]
+    assert sorted(part.cutoff_hz for part in cutoffs if part) == [250, 500, 1000, 2000, 4000, 6000, 7000]
+    assert cutoffs.count(None) == 1
+    assert load_study("cutoff").study.seeds == (0, 1, 2)
+
+
+def test_an_installed_package_has_its_own_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raysd, "__file__", str(tmp_path / "raysd" / "__init__.py"))
+    (tmp_path / "raysd" / "studies").mkdir(parents=True)
+    write(tmp_path / "raysd" / "studies")
+    assert find_study("s") == tmp_path / "raysd" / "studies" / "s.yaml"
+    assert load_study("s").baseline.recipe.train.epochs == 5
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+cutoffs_hz = st.lists(st.integers(100, 7000).filter(lambda hz: hz != 1000), min_size=1, max_size=4, unique=True)
+ingredients = st.lists(st.sampled_from(sorted(INGREDIENTS)), min_size=1, max_size=3, unique=True)
+
+
+def count(changes: dict[str, Any]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return len(load_study(write(Path(folder), changes | {"references": []})).variants)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cutoffs_hz, ingredients, st.booleans())
+def test_designs_have_the_number_of_variants_of_their_formula(
+    levels: list[int], chosen: list[str], with_baseline_level: bool
+) -> None:
+    on_off = {name: INGREDIENTS[name] for name in chosen}
+    all_levels = levels + [1000] * with_baseline_level
+    cutoff = {"cutoff": {"setting": "augment.high_frequency.cutoff_hz", "levels": all_levels}}
+    k = len(chosen)
+    assert count({"factors": cutoff | on_off, "design": "one_at_a_time"}) == 1 + len(levels) + k
+    assert count({"factors": on_off, "design": "leave_one_out"}) == 1 + k
+    assert count({"factors": on_off, "design": "only_one"}) == (2 if k == 1 else 2 + k)
+    cells = prod([len(all_levels), *[2] * k])
+    assert count({"factors": cutoff | on_off, "design": "factorial"}) == cells + (not with_baseline_level)
+    listed = {str(hz): {"augment.high_frequency.cutoff_hz": hz} for hz in levels}
+    assert count({"factors": {}, "design": "list", "variants": listed}) == 1 + len(levels)
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.sampled_from(["", "off", "a.b", "train.epochs", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["setting", "levels", "off", "train", "name", "x"]), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+places = st.sampled_from(
+    [(key,) for key in (*STUDY, "changes", "variants", "seeds", "scale", "metric", "profile")]
+    + [("factors", "cutoff"), ("factors", "mixup"), ("factors", "new")]
+    + [("factors", "cutoff", key) for key in ("setting", "levels", "off")]
+    + [("changes", "train"), ("changes", "augment"), ("changes", "encoder"), ("variants", "new"), ("scale", "x")]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(places, plain), min_size=1, max_size=2))
+def test_whatever_a_study_file_holds_it_loads_or_gives_one_line(edits: list[tuple[tuple[str, ...], Any]]) -> None:
+    content: Any = json.loads(json.dumps(STUDY))
+    for place, value in edits:
+        node = content
+        for key in place[:-1]:
+            if not isinstance(node.get(key), dict):
+                node[key] = {}
+            node = node[key]
+        node[place[-1]] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder))
+        path.write_text(yaml.safe_dump(content))
+        try:
+            study = load_study(path)
+        except BadInput as error:
+            message = str(error)
+            assert "\n" not in message
+            assert ".yaml" in message
+        else:
+            assert len({recipe_key(variant.recipe) for variant in study.variants}) == len(study.variants)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60) | st.binary(max_size=40))
+def test_whatever_bytes_a_study_file_holds_it_gives_one_line(content: str | bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.yaml"
+        path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+        with pytest.raises(BadInput) as error:
+            load_study(path)
+        assert "\n" not in str(error.value)
+        assert "s.yaml" in str(error.value)
