@@ -1,0 +1,301 @@
+"""The `raysd` command: parses, calls, prints."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from raysd.errors import BadInput
+
+if TYPE_CHECKING:
+    from raysd.session import Session
+
+# Heavy imports (torch, ray, pandas) stand inside the commands, so that --help and a wrong option answer at once.
+
+app = typer.Typer(
+    help="Which ingredient of an anomalous-sound detector helps, by how much, on which machines, and how sure are we?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+out = Console()
+err = Console(stderr=True)
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a predefined study.")]
+DataRoot = Annotated[
+    Path,
+    typer.Option(
+        "--data-root", envvar="RAYSD_DATA_ROOT", help="Folder with dev_data/ (and eval_data/), as DCASE ships it."
+    ),
+]
+SomeDataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", envvar="RAYSD_DATA_ROOT", help="The study's data; without it, all that the results hold."
+    ),
+]
+ResultsRoot = Annotated[
+    Path, typer.Option("--results", envvar="RAYSD_RESULTS", help="Results root: trials, embeddings, checkpoints.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SETTING=VALUE", help="Change a setting of the baseline, or of the study; repeatable."
+    ),
+]
+Profile = Annotated[str | None, typer.Option(help="A profile of the baseline recipe, for instance cpu.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the study's own, for instance 0,1,2.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out clips that cannot be decoded; the results say so.")
+]
+Cache = Annotated[
+    Path,
+    typer.Option("--cache", envvar="RAYSD_CACHE", help="Where decoded clips are kept.", show_default="~/.cache/raysd"),
+]
+DEFAULT_RESULTS = Path("results")
+DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysd"
+
+
+class TableFormat(StrEnum):
+    """How a table is printed."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    csv = "csv"
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[Path, typer.Option(help="Where the data and the results of the demonstration go.")] = Path(
+        "quickstart"
+    ),
+) -> None:
+    """Make a small synthetic corpus, run a study on it and print its table: all of raysd in a minute or two."""
+    from raysd.data.synthetic import QUICKSTART, synthesise
+
+    data_root = folder / "data"
+    if not data_root.exists():
+        synthesise(data_root, QUICKSTART)
+    run("quickstart", data_root, folder / "results", cache=folder / "cache")
+    err.print(f"the table again: raysd table quickstart --results {folder / 'results'}", highlight=False)
+
+
+@app.command()
+def plan(
+    study: StudyName,
+    data_root: SomeDataRoot = None,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    set_: Set = None,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    skip_bad: SkipBad = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Show what a study would run, what is in the results already, and what it would cost; launches nothing.
+
+    With a data root its clips are decoded, if they were not yet: what the results hold of them is known only then.
+    """
+    from raysd.progress import bar
+    from raysd.study.plan import render
+
+    session = _session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    with bar(err, "decoding clips") as progress:
+        session.decode(progress)
+    out.print(render(session.plan()))
+
+
+@app.command()
+def run(
+    study: StudyName,
+    data_root: DataRoot,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    set_: Set = None,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    skip_bad: SkipBad = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Run the trials of a study that are missing in the results, then print its table.
+
+    Interrupt it when you like: the same command keeps what is finished and goes on where it was.
+    """
+    from raysd.progress import StudyProgress, bar
+    from raysd.study.plan import summary
+
+    session = _session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    with bar(err, "decoding clips") as progress:
+        session.decode(progress)
+    for line in summary(session.plan()):
+        err.print(line, highlight=False, soft_wrap=True)
+    missing, failed = session.missing(), 0
+    if missing:
+        from raysd.scale.tune import run_trials
+
+        with StudyProgress(err, len(missing)) as watch:
+            outcome = run_trials(missing, session.place(tuple(sys.argv)), session.study.study.scale, watch)
+        failed = len(outcome.failed)
+        if outcome.canary_failed:
+            raise BadInput(f"the first trial failed, so the study was stopped; its traceback is in {results}/failures")
+        if outcome.interrupted:
+            err.print(f"interrupted: {outcome.done} of {len(missing)} trials finished; the same command goes on")
+            raise typer.Exit(130)
+    for found in session.tables():
+        out.print(found.to_rich())
+    if failed:
+        err.print(f"{failed} of {len(missing)} trials failed; their tracebacks are in {results}/failures")
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    study: StudyName,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    data_root: SomeDataRoot = None,
+    set_: Set = None,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    skip_bad: SkipBad = False,
+    cache: Cache = DEFAULT_CACHE,
+    format_: Annotated[TableFormat, typer.Option("--format", help="How to print it.")] = TableFormat.terminal,
+) -> None:
+    """Print a study's table: variants x machines, mean and sd over seeds, n of n, difference to the baseline.
+
+    csv has every cell in full precision, with the keys of the trials behind it.
+    """
+    for found in _session(study, data_root, results, set_, profile, seeds, skip_bad, cache).tables():
+        match format_:
+            case TableFormat.terminal:
+                out.print(found.to_rich())
+            case TableFormat.markdown:
+                print(found.to_markdown())
+            case TableFormat.csv:
+                print(found.to_csv(), end="")
+
+
+@app.command()
+def rescore(
+    study: StudyName,
+    results: ResultsRoot = DEFAULT_RESULTS,
+    data_root: SomeDataRoot = None,
+    set_: Set = None,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    skip_bad: SkipBad = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Score a study's trials anew from their kept embeddings, with another scorer; no training, no audio.
+
+    For instance: raysd rescore augmentation --set scoring.name=gaussian
+    """
+    session = _session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    written, untrained = session.rescore()
+    err.print(f"{written} trials scored; {len(untrained)} have no embeddings yet (raysd run trains them)")
+    for found in session.tables():
+        out.print(found.to_rich())
+
+
+@app.command()
+def evaluate(
+    scores_dir: Annotated[
+        Path, typer.Argument(help="Folder with anomaly_score_*.csv, and decision_result_*.csv if any.")
+    ],
+    year: Annotated[int, typer.Option(help="The DCASE year, which sets the metrics.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the official truth lists; without it, labels are read from the names."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every figure in full precision.")] = False,
+) -> None:
+    """Print the official metrics of anyone's score files, as the year's official evaluator computes them."""
+    from raysd.detect.submission import evaluate_submission
+
+    evaluation = evaluate_submission(scores_dir, truth, year)
+    print(json.dumps(evaluation.as_dict(), indent=2) if as_json else evaluation.as_markdown())
+
+
+@app.command("export-dcase")
+def export_dcase(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The key of a trial, or its first characters.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go; a new or empty folder.")],
+    results: ResultsRoot = DEFAULT_RESULTS,
+) -> None:
+    """Write a trial's scores as the challenge's files: anomaly_score_*.csv and decision_result_*.csv.
+
+    A clip is decided anomalous above the 0.9 quantile of a gamma distribution fitted to its section's training scores.
+    """
+    import pandas as pd
+
+    from raysd.detect.submission import write_submission
+    from raysd.results.store import Results
+
+    record = Results(results).find(trial)
+    scores = pd.DataFrame(record.scores)
+    is_train = scores["split"] == "train"
+    write_submission(folder, scores[is_train], scores[~is_train], record.year)
+    err.print(f"{folder}: scores and decisions of trial {record.key} ({record.variant}, seed {record.seed})")
+
+
+@data_app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
+    year: Annotated[int, typer.Option(help="The layout: 2020 or 2022 (with domains).")] = 2020,
+    machines: Annotated[int, typer.Option(help="Machine types.")] = 2,
+    sections: Annotated[int, typer.Option(help="Sections of each machine.")] = 2,
+    train_clips: Annotated[int, typer.Option(help="Training clips of a section.")] = 30,
+    test_clips: Annotated[int, typer.Option(help="Test clips of a section, half of them anomalous.")] = 24,
+    clip_seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 2.0,
+    difficulty: Annotated[float, typer.Option(help="0 easy; larger is harder.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Write a small synthetic corpus in the official layout, with faults of several physical kinds."""
+    from raysd.data.synthetic import Synthetic, synthesise
+    from raysd.settings import parse
+
+    asked = dict(year=year, machines=machines, sections=sections, train_clips=train_clips, test_clips=test_clips)
+    rest = dict(clip_seconds=clip_seconds, difficulty=difficulty, seed=seed)
+    synthesise(folder, parse(Synthetic, {**asked, **rest}, "raysd data synth"))
+    err.print(f"{folder}: {len(list(folder.rglob('*.wav')))} clips")
+
+
+def _session(
+    study: str,
+    data_root: Path | None,
+    results: Path,
+    set_: list[str] | None,
+    profile: str | None,
+    seeds: str | None,
+    skip_bad: bool,
+    cache: Path,
+) -> "Session":
+    from raysd.results.store import Results
+    from raysd.session import Session
+    from raysd.settings import parse_assignments
+    from raysd.study.design import load_study
+
+    loaded = load_study(study, parse_assignments(set_ or []), profile, _numbers(seeds))
+    return Session(loaded, Results(results.resolve()), data_root and data_root.resolve(), cache.resolve(), skip_bad)
+
+
+def _numbers(seeds: str | None) -> tuple[int, ...] | None:
+    if seeds is None:
+        return None
+    try:
+        return tuple(int(seed) for seed in seeds.split(","))
+    except ValueError:
+        raise BadInput(f"--seeds {seeds}: expected whole numbers, for instance 0,1,2") from None
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app()
+    except BadInput as error:
+        err.print(f"raysd: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)

@@ -1,0 +1,96 @@
+"""What a user sees while clips are decoded and trials run: a live display on a terminal, one line an event elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from raysd.study.design import Trial
+from raysd.study.plan import duration
+
+
+@contextmanager
+def bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that takes (done, in all); it appears with the first call, and only on a terminal."""
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = None
+
+        def advance(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:
+                task = progress.add_task(title, total=total)
+            progress.update(task, completed=done)
+
+        yield advance
+
+
+class StudyProgress:
+    """Trials by state, the epoch, loss and speed of those that run, the time left; one line for each that ends."""
+
+    def __init__(self, console: Console, trials: int) -> None:
+        self._console = console
+        self._total = trials
+        self._running: dict[str, tuple[Trial, dict[str, Any]]] = {}
+        self._done = self._failed = 0
+        self._began = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._display, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "StudyProgress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._live.stop()
+
+    def started(self, trial: Trial) -> None:
+        self._running.setdefault(trial.key, (trial, {}))
+
+    def epoch(self, trial: Trial, epoch: dict[str, Any]) -> None:
+        self._running[trial.key] = (trial, epoch)
+
+    def finished(self, trial: Trial, summary: dict[str, Any]) -> None:
+        self._running.pop(trial.key, None)
+        self._done += 1
+        official = ", ".join(f"{part} official {100 * value:.2f}" for part, value in summary["official"].items())
+        self._line(
+            f"[green]done[/]   {_name(trial)}  {official or 'no labelled test clips'}  {duration(summary['seconds'])}"
+        )
+
+    def failed(self, trial: Trial, kind: str, message: str) -> None:
+        self._running.pop(trial.key, None)
+        self._failed += 1
+        self._line(f"[red]failed[/] {_name(trial)}  {kind}: {_escaped(' '.join(message.split()))}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"{self._done + self._failed:>4}/{self._total} {text}", soft_wrap=True, highlight=False)
+
+    def _display(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        share = 0.0
+        for trial, epoch in self._running.values():
+            epochs = trial.recipe.train.epochs
+            share += epoch.get("epoch", 0) / epochs
+            speed = f"{epoch['clips_per_second']:.0f} clips/s" if epoch else "starting"
+            loss = f"loss {epoch['loss']:.3f}" if epoch else ""
+            table.add_row(_name(trial), f"epoch {epoch.get('epoch', 0)}/{epochs}", loss, speed)
+        settled, elapsed = self._done + self._failed, time.monotonic() - self._began
+        waiting = self._total - settled - len(self._running)
+        left = f"about {duration(elapsed * (self._total / (settled + share) - 1))} left" if settled + share else ""
+        states = f"{self._done} done, {self._failed} failed, {len(self._running)} running, {waiting} waiting  {left}"
+        return Group(table, Text(states))
+
+
+def _name(trial: Trial) -> str:
+    return f"{_escaped(trial.variant)} seed {trial.seed}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,98 @@
+"""A study with its data and its results at hand: what every command about a study starts from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from raysd.data.store import Data, known_fingerprint, open_store
+from raysd.recipe import Recipe
+from raysd.results.store import Results
+from raysd.results.tables import StudyTable, study_tables
+from raysd.study.design import LoadedStudy, Trial, trials_of
+from raysd.study.plan import Plan, make_plan
+from raysd.trial import Place, Run, scored
+
+
+@dataclass(frozen=True)
+class Session:
+    """One study, one results root, and the data root where there is one."""
+
+    study: LoadedStudy
+    results: Results
+    data_root: Path | None
+    cache: Path
+    skip_bad: bool = False
+
+    def decode(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Builds the stores that the study's trials read, where they are not there yet."""
+        if self.data_root is not None:
+            for data in self._data():
+                open_store(self.data_root, data, self.cache, self.skip_bad, progress)
+
+    def fingerprint(self, recipe: Recipe) -> str | None:
+        """The fingerprint of the recipe's data; None without a data root, or before its clips are decoded."""
+        return self._known().get(recipe.data)
+
+    def plan(self) -> Plan:
+        """What is there, what is missing, and what it would cost."""
+        results, known = self.results, self._known()
+        return make_plan(
+            self.study,
+            (lambda recipe: known[recipe.data] or "") if all(known.values()) else None,
+            results.done(),
+            results.trained(),
+            results.timings(),
+            results.sizes(),
+        )
+
+    def missing(self) -> list[Trial]:
+        """The trials that are not in the results, in the order in which they are to be run. The clips are decoded."""
+        known, done = self._known(), self.results.done()
+        return [
+            trial for trial in trials_of(self.study, lambda recipe: known[recipe.data] or "") if trial.key not in done
+        ]
+
+    def tables(self) -> list[StudyTable]:
+        """The study's table for its data; without a data root one for each corpus that the results hold."""
+        return study_tables(self.study, self.results, self.fingerprint(self.study.baseline.recipe))
+
+    def place(self, command: tuple[str, ...] = ()) -> Place:
+        """Where the study's trials find their data and leave their results."""
+        root = self.data_root or Path()
+        return Place(
+            root, self.cache, self.results.root, self.study.name, self.study.profile, self.skip_bad, command=command
+        )
+
+    def rescore(self) -> tuple[int, list[Trial]]:
+        """Scores what is embedded already and has no record yet, without any training or audio.
+
+        Gives the number of records written, and the trials that would have to be trained first (`raysd run`).
+        """
+        prints, written, untrained = self._prints_in_results(), 0, list[Trial]()
+        for trial in [trial for data in prints for trial in trials_of(self.study, data)]:
+            embeddings = self.results.read_embeddings(trial.training_key)
+            if self.results.has(trial.key):
+                continue
+            if embeddings is None:
+                untrained.append(trial)
+                continue
+            written += self.results.write(scored(Run(trial, self.place(), datetime.now(UTC)), embeddings))
+        return written, untrained
+
+    def _prints_in_results(self) -> list[str]:
+        """The corpus at hand, or without one all those of which the results hold this study's kind of data."""
+        at_hand = self.fingerprint(self.study.baseline.recipe)
+        if self.data_root is not None:
+            return [at_hand] if at_hand else []
+        year = self.study.baseline.recipe.data.year
+        rows = self.results.rows(["data_fingerprint", "year"])
+        return sorted({row["data_fingerprint"] for row in rows if row["year"] == year})
+
+    def _data(self) -> list[Data]:
+        return list(dict.fromkeys(row.recipe.data for row in self.study.variants))
+
+    def _known(self) -> dict[Data, str | None]:
+        if self.data_root is None:
+            return dict.fromkeys(self._data())
+        return {data: known_fingerprint(self.data_root, data, self.cache, self.skip_bad) for data in self._data()}

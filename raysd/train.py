@@ -1,0 +1,267 @@
+"""The loop over epochs: plain torch, knowing nothing of Ray.
+
+All randomness comes from draws by (seed, epoch, item): nothing but the checkpoint's content is needed to go on as if
+never interrupted. B items of a batch, N training clips, F bands, T frames, D embedding.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from raysd.model.augment import AugmentBatch, apply
+from raysd.model.draws import Draws, permutation
+from raysd.model.encoders import build_encoder
+from raysd.model.losses import build_objective
+from raysd.model.segments import num_frames, score_starts, train_starts
+from raysd.model.spectra import Spectra
+from raysd.recipe import Recipe, Training
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became NaN or infinite; scores from such a model would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's means: the losses are weighted as in the total, the learning rate is the last step's."""
+
+    epoch: int
+    loss: float
+    contrastive: float | None
+    classification: float | None
+    learning_rate: float
+    grad_norm: float
+    clips_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The clips that one model is trained on: their rows in the store, and the class of each."""
+
+    row_N: Tensor
+    label_N: Tensor
+    num_classes: int
+
+
+class Detector(nn.Module):
+    """What training makes: the encoder, its objective, and the normalisation of the log-mel."""
+
+    def __init__(self, recipe: Recipe, spectra: Spectra, data: TrainingSet, seed: int) -> None:
+        super().__init__()
+        bands = recipe.features.num_bands
+        self.encoder = build_encoder(recipe.encoder, bands, seed)
+        self.objective = build_objective(recipe.loss, self.encoder, data.num_classes, seed)
+        mean_F1, std_F1 = torch.zeros(bands, 1), torch.ones(bands, 1)
+        if recipe.features.normalise != "none":
+            mean_F1, std_F1 = spectra.statistics(data.row_N.tolist(), recipe.features.normalise == "band")
+        self.register_buffer("mean_F1", mean_F1)
+        self.register_buffer("std_F1", std_F1)
+        self.mean_F1: Tensor
+        self.std_F1: Tensor
+
+    def normalise(self, spec_BFT: Tensor) -> Tensor:
+        """The log-mel in units of the training clips' standard deviation."""
+        return (spec_BFT - self.mean_F1) / self.std_F1
+
+
+def train(
+    recipe: Recipe,
+    spectra: Spectra,
+    data: TrainingSet,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[Detector, list[Epoch]]:
+    """A detector trained on the clips of `data`, and its history.
+
+    With `checkpoint`, each epoch is kept there, and training goes on from what is there already; on a CPU the result
+    is the same to the bit. Raises NonFiniteLoss.
+    """
+    settings, device = recipe.train, spectra.device
+    detector = Detector(recipe, spectra, data, seed).to(device)
+    if not type(recipe.encoder).trains:
+        return detector.eval(), []
+    if settings.channels_last:
+        detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    averaged = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True) if settings.ema else None
+    optimiser = torch.optim.AdamW(parameter_groups(detector, settings), lr=settings.learning_rate)
+    state = nn.ModuleDict({"detector": detector, **({"averaged": averaged} if averaged else {})})
+    history = _restore(checkpoint, state, optimiser)
+
+    num_items = len(data.row_N) * recipe.segments.train_count
+    steps = math.ceil(num_items / settings.batch_size)
+    for epoch in range(len(history), settings.epochs):
+        began, losses, norm = time.perf_counter(), [], 0.0
+        detector.train()
+        for step, item_B in enumerate(batches(seed, epoch, num_items, settings.batch_size)):
+            rate = learning_rate(settings, epoch * steps + step, steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss, parts = batch_loss(recipe, detector, spectra, data, seed, epoch, item_B.to(device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            limit = settings.clip_grad_norm or math.inf
+            norm = nn.utils.clip_grad_norm_(detector.parameters(), limit)
+            losses.append(torch.stack([loss.detach(), *(part.detach() for part in parts.values())]))
+            if not bool(torch.isfinite(losses[-1][0]) & torch.isfinite(norm)):
+                raise NonFiniteLoss(
+                    f"loss {loss.item()} and gradient norm {float(norm)} in epoch {epoch + 1}, step {step + 1}"
+                )
+            optimiser.step()
+            detector.objective.after_step(detector.encoder)
+            if averaged:
+                averaged.update_parameters(detector)
+        mean = dict(zip(["loss", *parts], torch.stack(losses).mean(0).tolist(), strict=True))
+        seconds = time.perf_counter() - began
+        history.append(
+            Epoch(
+                epoch=epoch + 1,
+                loss=mean["loss"],
+                contrastive=mean.get("contrastive"),
+                classification=mean.get("classification"),
+                learning_rate=rate,
+                grad_norm=float(norm),
+                clips_per_second=num_items / seconds,
+                seconds=seconds,
+            )
+        )
+        _keep(checkpoint, state, optimiser, history)
+        on_epoch(history[-1])
+    return (averaged.module if averaged else detector).eval(), history
+
+
+def batch_loss(
+    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, seed: int, epoch: int, item_B: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch of items, and its weighted parts."""
+    views, draws = [], []
+    for view in (0, 1):
+        draws.append(Draws(seed, epoch, item_B, view))
+        views.append(augmented_view(recipe, detector, spectra, data, draws[-1]))
+    label_B = data.label_N.to(item_B.device)[item_B // recipe.segments.train_count]
+    with autocast(recipe.train, spectra.device):
+        return detector.objective(detector.encoder, (views[0], views[1]), label_B, (draws[0], draws[1]))
+
+
+@torch.no_grad()
+def augmented_view(
+    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, draws: Draws
+) -> Tensor:
+    """spec_BFT, normalised: one augmented view of a segment of each item's clip."""
+    features, rows_N = recipe.features, data.row_N.to(draws.item_B.device)
+    frames = num_frames(recipe.segments.train_seconds, recipe.data.sample_rate_hz, features.hop_samples)
+
+    def cut(row_B: Tensor, stream: str) -> Tensor:
+        start_B = train_starts(recipe.segments, draws, spectra.frames_N[row_B], stream, frames)
+        return detector.normalise(spectra.cut(row_B, start_B, frames))
+
+    def partner(stream: str) -> Tensor:
+        return cut(rows_N[draws.integers(f"{stream}.clip", len(rows_N))], f"{stream}.start")
+
+    spec_BFT = cut(rows_N[draws.item_B // recipe.segments.train_count], "segment")
+    batch = AugmentBatch(draws, partner, spectra.band_hz_F, detector.mean_F1, detector.std_F1)
+    return apply(recipe.augment, spec_BFT, batch)
+
+
+@torch.no_grad()
+def embed(
+    recipe: Recipe, detector: Detector, spectra: Spectra, row_M: Tensor, own_MC: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Embeddings z_MD of the clips in rows `row_M`, and the log-probability (M,) of the clip's own section.
+
+    `own_MC` (bool) says which of the C classes are of a clip's own section; both results are means over the scoring
+    segments. Without a trained classification there are no probabilities.
+    """
+    detector.eval()
+    segments, device = recipe.segments, spectra.device
+    classified = type(recipe.encoder).trains and detector.objective.classification is not None
+    frames_M = spectra.frames_N[row_M.to(device)].cpu()
+    z_MD, log_probability_M, order = [], [], []
+    for length in frames_M.unique().tolist():  # clips of one length fit one tensor
+        frames = length
+        if segments.score_seconds is not None:
+            frames = num_frames(segments.score_seconds, recipe.data.sample_rate_hz, recipe.features.hop_samples)
+        start_K = score_starts(segments, length, frames).to(device)
+        num_starts = len(start_K)
+        at_once = max(1, 8192 // (frames * num_starts))  # about the memory of a training batch
+        for chosen_B in (frames_M == length).nonzero()[:, 0].split(at_once):
+            row_B = row_M[chosen_B].to(device).repeat_interleave(num_starts)
+            spec_BFT = detector.normalise(spectra.cut(row_B, start_K.repeat(len(chosen_B)), frames))
+            with autocast(recipe.train, device):
+                z_BD = detector.encoder(spec_BFT).float()
+            z_MD.append(z_BD.unflatten(0, (-1, num_starts)).mean(1).cpu())
+            if classified:
+                own_BC = own_MC[chosen_B].to(device).repeat_interleave(num_starts, dim=0)
+                log_BC = detector.objective.log_probabilities(z_BD).masked_fill(~own_BC, -torch.inf)
+                log_probability_M.append(log_BC.logsumexp(1).unflatten(0, (-1, num_starts)).mean(1).cpu())
+            order.append(chosen_B)
+    back_M = torch.cat(order).argsort()
+    return torch.cat(z_MD)[back_M], torch.cat(log_probability_M)[back_M] if classified else None
+
+
+def batches(seed: int, epoch: int, num_items: int, batch_size: int) -> Iterator[Tensor]:
+    """The items of an epoch in its order, in batches as equal as can be: a last batch of one has nothing to contrast."""
+    order = permutation(seed, epoch, num_items)
+    yield from torch.tensor_split(order, math.ceil(num_items / batch_size))
+
+
+def learning_rate(settings: Training, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then half a cosine to zero at the last step."""
+    warmup = settings.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(settings.epochs * steps_per_epoch - warmup, 1)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def parameter_groups(detector: nn.Module, settings: Training) -> list[dict]:
+    """AdamW's groups: decay for weight matrices and kernels, none for biases, norms and other vectors."""
+    trained = [p for p in detector.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def precision(settings: Training, device: torch.device) -> str:
+    """The arithmetic that a device really uses for a recipe: "bf16" only where it computes bfloat16 fast."""
+    if settings.precision == "fp32":
+        return "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
+
+
+def autocast(settings: Training, device: torch.device):  # noqa: ANN201
+    """The context in which the encoder runs."""
+    if precision(settings, device) == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _keep(checkpoint: Path | None, state: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch]) -> None:
+    if checkpoint is None:
+        return
+    content = {"state": state.state_dict(), "optimiser": optimiser.state_dict(), "history": [asdict(e) for e in history]}
+    partial = checkpoint.with_suffix(".partial")
+    torch.save(content, partial)
+    os.replace(partial, checkpoint)
+
+
+def _restore(checkpoint: Path | None, state: nn.Module, optimiser: torch.optim.Optimizer) -> list[Epoch]:
+    if checkpoint is None or not checkpoint.exists():
+        return []
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state.load_state_dict(content["state"])
+    optimiser.load_state_dict(content["optimiser"])
+    return [Epoch(**epoch) for epoch in content["history"]]

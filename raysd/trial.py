@@ -1,0 +1,220 @@
+"""The flow of one trial: the store's clips -> a detector -> embeddings -> scores -> metrics -> one record.
+
+N training clips, M test clips, D embedding.
+"""
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from raysd.data.store import Data, Store, open_store
+from raysd.detect.metrics import summarise
+from raysd.detect.scores import Embedded, score_clips
+from raysd.errors import BadInput
+from raysd.model.features import Features
+from raysd.model.spectra import Spectra
+from raysd.recipe import NUMERICS, Recipe, recipe_key
+from raysd.results.provenance import provenance
+from raysd.results.store import Record, Results
+from raysd.study.design import Trial
+from raysd.train import Epoch, NonFiniteLoss, TrainingSet, embed, precision, train
+
+CLIP_COLUMNS = ["path", "machine", "section", "part", "split", "domain", "label"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial's data and results are, and what it runs on. Never part of its key."""
+
+    data_root: Path
+    cache: Path
+    results_root: Path
+    study: str = ""
+    profile: str | None = None
+    skip_bad: bool = False
+    device: str = "cpu"
+    threads: int = 1
+    command: tuple[str, ...] = ()
+
+
+def run_trial(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Record:
+    """Trains (unless the embeddings are there), scores, measures and writes one trial; gives its record.
+
+    A trial that is in the results already is read, not run. A failed one is written as failed, then raised.
+    """
+    results = Results(place.results_root)
+    run = Run(trial, place, datetime.now(UTC))
+    torch.set_num_threads(place.threads)
+    try:
+        with results.lock(trial.training_key):
+            if results.has(trial.key):
+                return results.read(trial.key)
+            embeddings = results.read_embeddings(trial.training_key)
+            if embeddings is None:
+                embeddings = train_and_embed(trial, place, results.work(trial.training_key), on_epoch)
+                results.write_embeddings(trial.training_key, embeddings)
+            record = scored(run, embeddings)
+            results.write(record)
+            results.clear_work(trial.training_key)
+            return record
+    except Exception as error:
+        results.write_failure(run.failed(failure_kind(error), traceback.format_exc()))
+        raise
+
+
+def train_and_embed(trial: Trial, place: Place, work: Path, on_epoch: Callable[[Epoch], None]) -> pa.Table:
+    """One detector for the data set, or one a machine: the embeddings of all clips, and the training's history."""
+    recipe, history, tables = trial.recipe, list[Epoch](), []
+    store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)
+    if store.fingerprint != trial.fingerprint:
+        raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
+    spectra = warm_spectra(store, recipe.features, place.device)
+    for name, row_N in model_groups(recipe, store.clips):
+        class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, store.clips.loc[row_N]))
+        train_N = (store.clips.loc[row_N, "split"] == "train").to_numpy()
+        data = TrainingSet(torch.from_numpy(row_N[train_N]), class_N, own_MC.shape[1])
+        detector, epochs = train(recipe, spectra, data, trial.seed, work / f"{name}.pt", on_epoch)
+        z_MD, log_probability_M = embed(recipe, detector, spectra, torch.from_numpy(row_N), own_MC)
+        table = pa.Table.from_pandas(store.clips.loc[row_N, CLIP_COLUMNS], preserve_index=False)
+        flat = pa.array(z_MD.numpy().ravel())
+        table = table.append_column("z", pa.FixedSizeListArray.from_arrays(flat, z_MD.shape[1]))
+        if log_probability_M is not None:
+            table = table.append_column("class_score", pa.array(log_probability_M.numpy()))
+        tables.append(table)
+        history += epochs
+    training = {"history": [asdict(epoch) for epoch in history], "skipped": store.skipped}
+    return pa.concat_tables(tables).replace_schema_metadata({"training": json.dumps(training)})
+
+
+def scored(run: "Run", embeddings: pa.Table) -> Record:
+    """The record of a trial, from its embeddings: a score for each clip, and the metrics of the year."""
+    recipe = run.trial.recipe
+    clips = embeddings.select(CLIP_COLUMNS).to_pandas()
+    z_ND = np.stack(embeddings["z"].to_numpy())
+    class_score_N = embeddings["class_score"].to_numpy() if "class_score" in embeddings.column_names else None
+    train_N = (clips["split"] == "train").to_numpy()
+
+    def part(mask_N: np.ndarray) -> Embedded:
+        machine, section, domain = (
+            clips.loc[mask_N, column].to_numpy(dtype=object) for column in ("machine", "section", "domain")
+        )
+        return Embedded(z_ND[mask_N], machine, section, domain, None if class_score_N is None else class_score_N[mask_N])
+
+    clips["score"] = np.empty(len(clips))
+    clips.loc[train_N, "score"], clips.loc[~train_N, "score"] = score_clips(
+        recipe.scoring, part(train_N), part(~train_N), run.trial.seed
+    )
+    training = json.loads(embeddings.schema.metadata[b"training"])
+    return run.done(training["history"], training["skipped"], clips, summarise(clips[~train_N], recipe.data.year))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt at a trial: what its record says beside the numbers."""
+
+    trial: Trial
+    place: Place
+    started: datetime
+
+    def done(self, history: list[dict], skipped: list, clips: pd.DataFrame, metrics: pd.DataFrame) -> Record:
+        """The record of a finished trial."""
+        seconds = sum(epoch["seconds"] for epoch in history)
+        items = sum(epoch["seconds"] * epoch["clips_per_second"] for epoch in history)
+        return self._record(
+            skipped=[path for path, _ in skipped],
+            train_seconds=seconds,
+            clips_per_second=items / seconds if seconds else None,
+            history=history,
+            scores=clips,
+            metrics=metrics,
+        )
+
+    def failed(self, kind: str, said: str) -> Record:
+        """The record of a failed one."""
+        return self._record(state="failed", failure_kind=kind, traceback=said)
+
+    def _record(self, skipped: list[str] | None = None, train_seconds: float = 0.0, **rest: Any) -> Record:
+        trial, place, finished = self.trial, self.place, datetime.now(UTC)
+        used = precision(trial.recipe.train, torch.device(place.device))
+        sets = "dev + additional" if trial.recipe.data.additional else "dev"
+        origin = provenance(place.device, place.threads, used, skipped or (), place.command, sets)
+        return Record(
+            key=trial.key,
+            training_key=trial.training_key,
+            recipe_key=recipe_key(trial.recipe),
+            numerics=NUMERICS,
+            variant=trial.variant,
+            study=place.study,
+            profile=place.profile,
+            seed=trial.seed,
+            year=trial.recipe.data.year,
+            data_fingerprint=trial.fingerprint,
+            recipe=trial.recipe.model_dump_json(),
+            started=self.started,
+            finished=finished,
+            train_seconds=train_seconds,
+            total_seconds=(finished - self.started).total_seconds(),
+            provenance=json.dumps(origin),
+            **rest,
+        )
+
+
+def model_groups(recipe: Recipe, clips: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """The rows that each model of a trial is trained on and scores: one model for all, or one for each machine."""
+    if recipe.data.model_per == "data_set":
+        yield "all", clips.index.to_numpy(dtype=np.int64)
+        return
+    for machine, group in clips.groupby("machine"):
+        yield str(machine), group.index.to_numpy(dtype=np.int64)
+
+
+def clip_classes(recipe: Recipe, clips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The class of each training clip (N,), and for all clips which of the C classes are of their section (N + M, C).
+
+    A class is a machine's section, or one setting of its attributes; those of a test clip are not looked at, because
+    the task hides them.
+    """
+    sections = list(clips[["machine", "section"]].itertuples(index=False, name=None))
+    named = sections
+    if recipe.loss.classes == "section_attributes":
+        named = [(*section, str(attributes)) for section, attributes in zip(sections, clips["attributes"], strict=True)]
+    train = [name for name, split in zip(named, clips["split"], strict=True) if split == "train"]
+    classes = sorted(set(train))
+    number = {name: i for i, name in enumerate(classes)}
+    own_NC = np.array([[name[:2] == section for name in classes] for section in sections])
+    return np.array([number[name] for name in train]), own_NC
+
+
+def failure_kind(error: BaseException) -> str:
+    """`non_finite`, `oom` or `code`; a worker that dies is `infrastructure`, which only its driver can see."""
+    if isinstance(error, NonFiniteLoss):
+        return "non_finite"
+    return "oom" if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "code"
+
+
+@lru_cache(maxsize=2)
+def warm_store(data_root: Path, data: Data, cache: Path, skip_bad: bool) -> Store:
+    """The store, opened once by a process for all its trials."""
+    return open_store(data_root, data, cache, skip_bad=skip_bad)
+
+
+_spectra: dict[tuple[str, Features, str], Spectra] = {}
+
+
+def warm_spectra(store: Store, features: Features, device: str) -> Spectra:
+    """The log-mels of the store's clips, computed once by a process for all trials of one front end."""
+    key = (store.fingerprint, features, device)
+    if key not in _spectra:
+        _spectra.clear()  # one corpus's log-mels fill gigabytes
+        _spectra[key] = Spectra(store, features, torch.device(device))
+    return _spectra[key]
