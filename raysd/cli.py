@@ -237,8 +237,7 @@ def export_dcase(
 
     record = Results(results).find(trial)
     scores = pd.DataFrame(record.scores)
-    is_train = scores["split"] == "train"
-    write_submission(folder, scores[is_train], scores[~is_train], record.year)
+    write_submission(folder, scores.query("split == 'train'"), scores.query("split == 'test'"), record.year)
     err.print(f"{folder}: scores and decisions of trial {record.key} ({record.variant}, seed {record.seed})")
 
 
@@ -258,9 +257,17 @@ def synth(
     from raysd.data.synthetic import Synthetic, synthesise
     from raysd.settings import parse
 
-    asked = dict(year=year, machines=machines, sections=sections, train_clips=train_clips, test_clips=test_clips)
-    rest = dict(clip_seconds=clip_seconds, difficulty=difficulty, seed=seed)
-    synthesise(folder, parse(Synthetic, {**asked, **rest}, "raysd data synth"))
+    asked = {
+        "year": year,
+        "machines": machines,
+        "sections": sections,
+        "train_clips": train_clips,
+        "test_clips": test_clips,
+        "clip_seconds": clip_seconds,
+        "difficulty": difficulty,
+        "seed": seed,
+    }
+    synthesise(folder, parse(Synthetic, asked, "raysd data synth"))
     err.print(f"{folder}: {len(list(folder.rglob('*.wav')))} clips")
 
 

@@ -1,7 +1,7 @@
 """The one exception that a user's mistake raises: a single line that names the file, the setting and the fix."""
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class BadInput(Exception):

@@ -1,4 +1,4 @@
-"""What a user sees while clips are decoded and trials run: a live display on a terminal, one line an event elsewhere."""
+"""What a user sees while clips are decoded and trials run: a live display on a terminal, elsewhere a line an event."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raysd.data.store import Data
 from raysd.detect.scores import NearestNeighbours, Scoring
@@ -56,6 +56,15 @@ class Recipe(Settings):
     loss: Loss = Loss()
     train: Training = Training()
     scoring: Scoring = NearestNeighbours()
+
+    @model_validator(mode="after")
+    def _probabilities_to_read(self) -> "Recipe":
+        classified = self.loss.classification is not None and self.loss.classification.weight > 0
+        if self.scoring.name == "class_logit" and not (classified and type(self.encoder).trains):
+            raise ValueError(
+                "scoring.name class_logit needs a trained encoder and a loss.classification of weight above 0"
+            )
+        return self
 
 
 def recipe_key(recipe: Recipe) -> str:

@@ -1,11 +1,13 @@
 """A study with its data and its results at hand: what every command about a study starts from."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from raysd.data.store import Data, known_fingerprint, open_store
+from raysd.errors import BadInput
 from raysd.recipe import Recipe
 from raysd.results.store import Results
 from raysd.results.tables import StudyTable, study_tables
@@ -67,27 +69,36 @@ class Session:
     def rescore(self) -> tuple[int, list[Trial]]:
         """Scores what is embedded already and has no record yet, without any training or audio.
 
-        Gives the number of records written, and the trials that would have to be trained first (`raysd run`).
+        Gives the number of records written, and the trials that would have to be trained first (`raysd run`). Raises
+        BadInput for a data root whose clips are not decoded, so that nothing is known of them.
         """
-        prints, written, untrained = self._prints_in_results(), 0, list[Trial]()
-        for trial in [trial for data in prints for trial in trials_of(self.study, data)]:
-            embeddings = self.results.read_embeddings(trial.training_key)
+        written, untrained = 0, list[Trial]()
+        for trial in self._rescorable():
             if self.results.has(trial.key):
                 continue
+            embeddings = self.results.read_embeddings(trial.training_key)
             if embeddings is None:
                 untrained.append(trial)
-                continue
-            written += self.results.write(scored(Run(trial, self.place(), datetime.now(UTC)), embeddings))
+            else:
+                written += self.results.write(scored(Run(trial, self.place(), datetime.now(UTC)), embeddings))
         return written, untrained
 
-    def _prints_in_results(self) -> list[str]:
-        """The corpus at hand, or without one all those of which the results hold this study's kind of data."""
-        at_hand = self.fingerprint(self.study.baseline.recipe)
-        if self.data_root is not None:
-            return [at_hand] if at_hand else []
-        year = self.study.baseline.recipe.data.year
-        rows = self.results.rows(["data_fingerprint", "year"])
-        return sorted({row["data_fingerprint"] for row in rows if row["year"] == year})
+    def _rescorable(self) -> list[Trial]:
+        """The study's trials on the corpus at hand; without a data root on all corpora that the results hold of it."""
+        known = {data: {corpus} if corpus else set[str]() for data, corpus in self._known().items()}
+        if self.data_root is not None and not all(known.values()):
+            raise BadInput(
+                f"{self.data_root}: its clips are not decoded in {self.cache}; leave --data-root out to score anew all "
+                f"that the results hold, or decode them first: raysd plan {self.study.name} --data-root ..."
+            )
+        if self.data_root is None:
+            for row in self.results.rows(["data_fingerprint", "recipe"]):
+                recorded = json.loads(row["recipe"])["data"].items()
+                for data, corpora in known.items():
+                    if recorded <= data.model_dump(mode="json").items():  # a setting may have been added since
+                        corpora.add(row["data_fingerprint"])
+        trials = [trial for corpus in sorted(set().union(*known.values())) for trial in trials_of(self.study, corpus)]
+        return [trial for trial in trials if trial.fingerprint in known[trial.recipe.data]]
 
     def _data(self) -> list[Data]:
         return list(dict.fromkeys(row.recipe.data for row in self.study.variants))

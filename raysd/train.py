@@ -8,9 +8,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from raysd.recipe import Recipe, Training
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss became NaN or infinite; scores from such a model would mean nothing."""
+    """The loss, or the embeddings that came of it, became NaN or infinite; such a model's scores would mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,15 @@ def train(
         return detector.eval(), []
     if settings.channels_last:
         detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    averaged = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True) if settings.ema else None
+    averaged = None
+    if settings.ema is not None:
+        averaged = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = torch.optim.AdamW(parameter_groups(detector, settings), lr=settings.learning_rate)
     state = nn.ModuleDict({"detector": detector, **({"averaged": averaged} if averaged else {})})
     history = _restore(checkpoint, state, optimiser)
 
     num_items = len(data.row_N) * recipe.segments.train_count
-    steps = math.ceil(num_items / settings.batch_size)
+    steps = num_batches(num_items, settings.batch_size)
     for epoch in range(len(history), settings.epochs):
         began, losses, norm = time.perf_counter(), [], 0.0
         detector.train()
@@ -136,26 +139,25 @@ def train(
         )
         _keep(checkpoint, state, optimiser, history)
         on_epoch(history[-1])
-    return (averaged.module if averaged else detector).eval(), history
+    return (cast(Detector, averaged.module) if averaged else detector).eval(), history
 
 
 def batch_loss(
     recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, seed: int, epoch: int, item_B: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch of items, and its weighted parts."""
+    """The loss of a batch of items, and its parts, weighted as in the sum."""
     views, draws = [], []
     for view in (0, 1):
         draws.append(Draws(seed, epoch, item_B, view))
         views.append(augmented_view(recipe, detector, spectra, data, draws[-1]))
     label_B = data.label_N.to(item_B.device)[item_B // recipe.segments.train_count]
     with autocast(recipe.train, spectra.device):
-        return detector.objective(detector.encoder, (views[0], views[1]), label_B, (draws[0], draws[1]))
+        loss, parts = detector.objective(detector.encoder, (views[0], views[1]), label_B, (draws[0], draws[1]))
+    return loss, {name: getattr(recipe.loss, name).weight * part for name, part in parts.items()}
 
 
 @torch.no_grad()
-def augmented_view(
-    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, draws: Draws
-) -> Tensor:
+def augmented_view(recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, draws: Draws) -> Tensor:
     """spec_BFT, normalised: one augmented view of a segment of each item's clip."""
     features, rows_N = recipe.features, data.row_N.to(draws.item_B.device)
     frames = num_frames(recipe.segments.train_seconds, recipe.data.sample_rate_hz, features.hop_samples)
@@ -209,13 +211,17 @@ def embed(
 
 
 def batches(seed: int, epoch: int, num_items: int, batch_size: int) -> Iterator[Tensor]:
-    """The items of an epoch in its order, in batches as equal as can be: a last batch of one has nothing to contrast."""
-    order = permutation(seed, epoch, num_items)
-    yield from torch.tensor_split(order, math.ceil(num_items / batch_size))
+    """The items of an epoch in its order, in batches as equal as can be."""
+    yield from torch.tensor_split(permutation(seed, epoch, num_items), num_batches(num_items, batch_size))
+
+
+def num_batches(num_items: int, batch_size: int) -> int:
+    """Batches of an epoch. None holds one item alone, which has nothing to contrast; so pairs may become a triple."""
+    return max(1, min(math.ceil(num_items / batch_size), num_items // 2))
 
 
 def learning_rate(settings: Training, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then half a cosine to zero at the last step."""
+    """Linear warm-up, then half a cosine that would reach zero one step after the last."""
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
         return settings.learning_rate * (step + 1) / (warmup + 1)
@@ -242,7 +248,7 @@ def precision(settings: Training, device: torch.device) -> str:
     return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
 
 
-def autocast(settings: Training, device: torch.device):  # noqa: ANN201
+def autocast(settings: Training, device: torch.device) -> AbstractContextManager[object]:
     """The context in which the encoder runs."""
     if precision(settings, device) == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -252,7 +258,11 @@ def autocast(settings: Training, device: torch.device):  # noqa: ANN201
 def _keep(checkpoint: Path | None, state: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch]) -> None:
     if checkpoint is None:
         return
-    content = {"state": state.state_dict(), "optimiser": optimiser.state_dict(), "history": [asdict(e) for e in history]}
+    content = {
+        "state": state.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "history": [asdict(e) for e in history],
+    }
     partial = checkpoint.with_suffix(".partial")
     torch.save(content, partial)
     os.replace(partial, checkpoint)

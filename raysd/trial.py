@@ -63,10 +63,9 @@ def run_trial(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None] = la
             if embeddings is None:
                 embeddings = train_and_embed(trial, place, results.work(trial.training_key), on_epoch)
                 results.write_embeddings(trial.training_key, embeddings)
-            record = scored(run, embeddings)
-            results.write(record)
+            results.write(scored(run, embeddings))
             results.clear_work(trial.training_key)
-            return record
+            return results.read(trial.key)
     except Exception as error:
         results.write_failure(run.failed(failure_kind(error), traceback.format_exc()))
         raise
@@ -75,7 +74,7 @@ def run_trial(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None] = la
 def train_and_embed(trial: Trial, place: Place, work: Path, on_epoch: Callable[[Epoch], None]) -> pa.Table:
     """One detector for the data set, or one a machine: the embeddings of all clips, and the training's history."""
     recipe, history, tables = trial.recipe, list[Epoch](), []
-    store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)
+    store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
     if store.fingerprint != trial.fingerprint:
         raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
     spectra = warm_spectra(store, recipe.features, place.device)
@@ -85,6 +84,8 @@ def train_and_embed(trial: Trial, place: Place, work: Path, on_epoch: Callable[[
         data = TrainingSet(torch.from_numpy(row_N[train_N]), class_N, own_MC.shape[1])
         detector, epochs = train(recipe, spectra, data, trial.seed, work / f"{name}.pt", on_epoch)
         z_MD, log_probability_M = embed(recipe, detector, spectra, torch.from_numpy(row_N), own_MC)
+        if not bool(z_MD.isfinite().all()):  # the last step of all can do it, which no loss follows
+            raise NonFiniteLoss(f"embeddings of model '{name}' after its last epoch")
         table = pa.Table.from_pandas(store.clips.loc[row_N, CLIP_COLUMNS], preserve_index=False)
         flat = pa.array(z_MD.numpy().ravel())
         table = table.append_column("z", pa.FixedSizeListArray.from_arrays(flat, z_MD.shape[1]))
@@ -93,7 +94,8 @@ def train_and_embed(trial: Trial, place: Place, work: Path, on_epoch: Callable[[
         tables.append(table)
         history += epochs
     training = {"history": [asdict(epoch) for epoch in history], "skipped": store.skipped}
-    return pa.concat_tables(tables).replace_schema_metadata({"training": json.dumps(training)})
+    joined = pa.concat_tables(tables, promote_options="default")  # a machine without domains beside one with them
+    return joined.replace_schema_metadata({"training": json.dumps(training)})
 
 
 def scored(run: "Run", embeddings: pa.Table) -> Record:
@@ -108,7 +110,9 @@ def scored(run: "Run", embeddings: pa.Table) -> Record:
         machine, section, domain = (
             clips.loc[mask_N, column].to_numpy(dtype=object) for column in ("machine", "section", "domain")
         )
-        return Embedded(z_ND[mask_N], machine, section, domain, None if class_score_N is None else class_score_N[mask_N])
+        return Embedded(
+            z_ND[mask_N], machine, section, domain, None if class_score_N is None else class_score_N[mask_N]
+        )
 
     clips["score"] = np.empty(len(clips))
     clips.loc[train_N, "score"], clips.loc[~train_N, "score"] = score_clips(
@@ -172,10 +176,10 @@ class Run:
 def model_groups(recipe: Recipe, clips: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
     """The rows that each model of a trial is trained on and scores: one model for all, or one for each machine."""
     if recipe.data.model_per == "data_set":
-        yield "all", clips.index.to_numpy(dtype=np.int64)
+        yield "all", clips.index.to_numpy(dtype=np.int64, copy=True)
         return
     for machine, group in clips.groupby("machine"):
-        yield str(machine), group.index.to_numpy(dtype=np.int64)
+        yield str(machine), group.index.to_numpy(dtype=np.int64, copy=True)
 
 
 def clip_classes(recipe: Recipe, clips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -68,6 +68,30 @@ class Pooling(Settings):
         return x_BCF.flatten(1) if self.frequency == "flatten" else x_BCF.mean(dim=2)
 
 
+class Spectrum(Settings):
+    """A second branch beside the network: the log-mel pooled over time, mapped linearly, joined to the embedding.
+
+    A spectrum beside a spectrogram is the dual-branch idea of Wilkinghoff (2023, "Design choices for learning
+    embeddings from auxiliary tasks for domain generalization in anomalous sound detection"); to pool the log-mel by
+    several rules, loudest frames included, is our choice.
+    """
+
+    embedding_dim: Annotated[int, Field(ge=1)] = 128
+    """Its part of the embedding; the network's own comes first."""
+    pooling: Annotated[tuple[TimePooling, ...], Field(min_length=1)] = ("mean_std", "gwrp")
+    """How the bands are pooled over time; several are joined."""
+    gwrp_decay: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """For gwrp: weight of a frame relative to the next louder one of its band."""
+
+    def size(self, bands: int) -> int:
+        """Length of the pooled vector."""
+        return bands * sum(2 if how == "mean_std" else 1 for how in self.pooling)
+
+    def pool(self, spec_BFT: Tensor) -> Tensor:
+        """(B, size) float32."""
+        return torch.cat([pool_time(spec_BFT.float(), how, self.gwrp_decay) for how in self.pooling], dim=1)
+
+
 def pool_time(x: Tensor, how: TimePooling, gwrp_decay: float) -> Tensor:
     """Pools the last axis. `mean_std` doubles axis 1.
 
@@ -84,7 +108,9 @@ def pool_time(x: Tensor, how: TimePooling, gwrp_decay: float) -> Tensor:
         variance = x.var(dim=-1, unbiased=False)
         return torch.cat([x.mean(dim=-1), (variance + 1e-8).sqrt()], dim=1)  # the square root has no slope at zero
     weight_T = gwrp_decay ** torch.arange(x.shape[-1], dtype=x.dtype, device=x.device)
-    return (x.sort(dim=-1, descending=True).values * (weight_T / weight_T.sum())).sum(dim=-1)
+    weight_T = weight_T[weight_T > 1e-9]  # what is below float32's last digit need not be sorted
+    loudest = x.topk(len(weight_T), dim=-1).values
+    return (loudest * (weight_T / weight_T.sum())).sum(dim=-1)
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -111,20 +137,32 @@ def _conv(
 
 
 class _Convolutional(EncoderModule):
-    """A stack of convolutions, global pooling, one linear map. The last two run in float32: scores need the digits."""
+    """A stack of convolutions, global pooling, one linear map, and beside it the spectrum branch where there is one.
 
-    def __init__(self, body: nn.Sequential, pooling: Pooling, pooled_size: int, embedding_dim: int, norm: bool) -> None:
+    All but the convolutions run in float32: scores need the digits.
+    """
+
+    def __init__(
+        self, body: nn.Sequential, settings: "MobileFaceNet | CNN", num_bands: int, pooled_size: int, norm: bool
+    ) -> None:
         super().__init__()
-        self.embedding_dim = embedding_dim
         self.body = body
-        self.pooling = pooling
-        self.embed = nn.Linear(pooled_size, embedding_dim, bias=not norm)
-        self.norm = nn.BatchNorm2d(embedding_dim) if norm else nn.Identity()
+        self.pooling = settings.pooling
+        self.embed = nn.Linear(pooled_size, settings.embedding_dim, bias=not norm)
+        self.norm = nn.BatchNorm2d(settings.embedding_dim) if norm else nn.Identity()
+        self.embedding_dim = settings.embedding_dim
+        self.spectrum = settings.spectrum
+        if settings.spectrum is not None:
+            self.embed_spectrum = nn.Linear(settings.spectrum.size(num_bands), settings.spectrum.embedding_dim)
+            self.embedding_dim += settings.spectrum.embedding_dim
 
     def forward(self, spec_BFT: Tensor, draws: Draws | None = None) -> Tensor:
         x_BCFT = self.body(spec_BFT[:, None])
         with torch.autocast(spec_BFT.device.type, enabled=False):
-            return self.norm(self.embed(self.pooling.pool(x_BCFT))[:, :, None, None])[:, :, 0, 0]
+            z_BD = self.norm(self.embed(self.pooling.pool(x_BCFT))[:, :, None, None])[:, :, 0, 0]
+            if self.spectrum is None:
+                return z_BD
+            return torch.cat([z_BD, self.embed_spectrum(self.spectrum.pool(spec_BFT))], dim=1)
 
 
 def _bands_left(num_bands: int, *strides: int) -> int:
@@ -144,12 +182,14 @@ class MobileFaceNet(EncoderSettings):
     width: Width = 1.0
     """Multiplies the channels of every layer."""
     embedding_dim: Annotated[int, Field(ge=1)] = 128
-    """Length of the embedding."""
+    """Length of the network's embedding."""
     activation: Literal["prelu", "relu"] = "prelu"
     """prelu as published; relu trains about 1.6 times as fast on a CPU."""
     stem_stride: tuple[Stride, Stride] = (2, 2)
     """Stride of the first convolution along (frequency, time); the cost falls with their product."""
     pooling: Pooling = Pooling()
+    spectrum: Spectrum | None = None
+    """The second branch; null: none."""
 
     def build(self, num_bands: int) -> EncoderModule:
         stem, last = _scaled(64, self.width), _scaled(512, self.width)
@@ -165,7 +205,7 @@ class MobileFaceNet(EncoderSettings):
                 channels = out
         layers.append(_conv(channels, last, 1, activation=self.activation))
         pooled = self.pooling.size(last, _bands_left(num_bands, self.stem_stride[0], 2, 2, 2))
-        return _Convolutional(nn.Sequential(*layers), self.pooling, pooled, self.embedding_dim, norm=True)
+        return _Convolutional(nn.Sequential(*layers), self, num_bands, pooled, norm=True)
 
     @classmethod
     def tiny(cls) -> "MobileFaceNet":
@@ -198,10 +238,12 @@ class CNN(EncoderSettings):
     width: Width = 1.0
     """Multiplies the channels (64, 128, 256, 256)."""
     embedding_dim: Annotated[int, Field(ge=1)] = 128
-    """Length of the embedding."""
+    """Length of the network's embedding."""
     stem_stride: tuple[Stride, Stride] = (2, 2)
     """Stride of the first convolution along (frequency, time); the cost falls with their product."""
     pooling: Pooling = Pooling()
+    spectrum: Spectrum | None = None
+    """The second branch; null: none."""
 
     def build(self, num_bands: int) -> EncoderModule:
         c1, c2, c3, c4 = (_scaled(channels, self.width) for channels in (64, 128, 256, 256))
@@ -209,11 +251,11 @@ class CNN(EncoderSettings):
             _conv(1, c1, 3, self.stem_stride), _conv(c1, c2, 3, 2), _conv(c2, c3, 3, 2), _conv(c3, c4, 3, 2)
         )
         pooled = self.pooling.size(c4, _bands_left(num_bands, self.stem_stride[0], 2, 2, 2))
-        return _Convolutional(body, self.pooling, pooled, self.embedding_dim, norm=False)
+        return _Convolutional(body, self, num_bands, pooled, norm=False)
 
     @classmethod
     def tiny(cls) -> "CNN":
-        return cls(width=0.125, embedding_dim=16)
+        return cls(width=0.125, embedding_dim=16, spectrum=Spectrum(embedding_dim=8))
 
 
 class AudioNTT2020(EncoderSettings):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raysd.data.store import Store
+from raysd.errors import BadInput
 from raysd.model.features import Features, LogMel
 
 KEPT_BYTES = 4 << 30
@@ -25,13 +26,23 @@ class Spectra:
     """Raw (not normalised) log-mels of all clips in a store, by row of the store's index."""
 
     def __init__(self, store: Store, features: Features, device: torch.device) -> None:
-        """Computes and keeps the log-mels on `device` where they fit in KEPT_BYTES."""
+        """Computes and keeps the log-mels on `device` where they fit in KEPT_BYTES.
+
+        Raises BadInput for a clip that is too short for features.fft_samples.
+        """
         self.log_mel = LogMel(features, store.data.sample_rate_hz).to(device)
         self.device = device
         self.band_hz_F = self.log_mel.band_hz_F.cpu()
         """(F,) centre frequencies; on the CPU, so that to ask for one never waits for an accelerator."""
         self._store = store
         lengths = store.clips["length"].to_numpy()
+        shortest = int(lengths.argmin())
+        if lengths[shortest] <= features.fft_samples // 2:
+            raise BadInput(
+                f"{store.root / store.clips['path'][shortest]}: {lengths[shortest]} samples are too few for "
+                f"features.fft_samples {features.fft_samples}; take the clip out of the data, or set it to at most "
+                f"{2 * (lengths[shortest] - 1)}"
+            )
         frames_N = lengths // features.hop_samples + 1
         self.frames_N = torch.from_numpy(frames_N.astype(np.int64)).to(device)
         """(N,) int64: frames of each clip."""
@@ -52,7 +63,11 @@ class Spectra:
             return self._kept_TF[self._offset_N[row_B][:, None] + index_BT].transpose(1, 2).contiguous()
         spec_BFT = torch.empty(len(row_B), self.log_mel.num_bands, frames, device=self.device)
         wanted = row_B.tolist()
-        whole = {row: spec for rows, specs in self._computed(sorted(set(wanted))) for row, spec in zip(rows, specs)}
+        whole = {
+            row: spec
+            for rows, specs in self._computed(sorted(set(wanted)))
+            for row, spec in zip(rows, specs, strict=True)
+        }
         for i, row in enumerate(wanted):
             spec_BFT[i] = whole[row][:, index_BT[i]]
         return spec_BFT

@@ -111,7 +111,7 @@ def _report_epoch(epoch: Epoch) -> None:
 
 
 class _Queue(Searcher):
-    """Hands out the trials in order: the first alone until it has shown an epoch, and no two of one training at once."""
+    """Hands out the trials in order: the first alone until it has shown an epoch, no two of one training at once."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         super().__init__(metric="state", mode="max")  # Tune wants to be told one; nothing here compares it
@@ -202,7 +202,7 @@ class _Reports(tune.Callback):
 
 
 @contextmanager
-def _connected():  # noqa: ANN202
+def _connected():
     """A Ray to run on: the cluster of RAY_ADDRESS where that is set (as in a job), else one of our own."""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}

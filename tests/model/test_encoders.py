@@ -107,7 +107,8 @@ def test_channels_last_and_bf16_stay_close(name: str) -> None:
 def test_every_pooling_fits_every_stem_and_band_count(settings: CNN, time: str, frequency: str) -> None:
     changes = {"pooling.time": time, "pooling.frequency": frequency, "stem_stride": [3, 1], "width": 0.25}
     encoder = build_encoder(with_changes(settings, changes, "test"), num_bands=21, seed=0)
-    assert encoder(spectrogram(bands=21)).shape == (4, 16)
+    assert encoder(spectrogram(bands=21)).shape == (4, encoder.embedding_dim)
+    assert encoder.embedding_dim == 16 + (settings.spectrum.embedding_dim if settings.spectrum else 0)
 
 
 def test_pooling_values() -> None:

@@ -1,0 +1,304 @@
+"""The clips of a data set, decoded once into one memory-mapped array with an Arrow index.
+
+A store is a folder of the cache with `samples.bin` (all clips one after another), `index.parquet` (a row per clip) and
+`store.json`. It is named after the listing (path, size, time of change and meaning of every file) and the decoding, so
+that finding a store reads no audio. It is built under a file lock in a hidden folder, and made visible by one rename.
+
+B items of a batch.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from pydantic import Field, field_validator
+
+from raysd.data.audio import Unusable, decode
+from raysd.data.layouts import Clip, require_train_and_test, scan
+from raysd.errors import BadInput
+from raysd.settings import Settings
+
+FORMAT = 1
+"""Raised whenever a store of the same listing would hold something else than before."""
+
+_DECODED_AT_ONCE = 64  # clips that wait in memory to be written
+_SHOWN = 5  # bad clips that the one line of an error names
+_INDEX = pa.schema(
+    [
+        *((name, pa.string()) for name in ("path", "machine", "section", "part", "domain", "split")),
+        ("label", pa.int8()),
+        ("attributes", pa.map_(pa.string(), pa.string())),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("source_rate_hz", pa.int32()),
+        ("checksum", pa.string()),
+    ]
+)
+
+
+class Data(Settings):
+    """Which recordings, and how they are decoded."""
+
+    year: Literal[2020, 2021, 2022, 2023, 2024] = 2020
+    """The DCASE year whose layout, file names, sections and official score hold."""
+    machines: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Only these machines. null: all that are there."""
+    additional: bool = False
+    """true: also train on the additional training data, and score the evaluation test clips (`eval_data`)."""
+    model_per: Literal["data_set", "machine"] = "data_set"
+    """One model over all machines, or one for each."""
+    sample_rate_hz: Annotated[int, Field(gt=0)] = 16_000
+    """Rate to which all clips are resampled."""
+    channel: Annotated[int, Field(ge=0)] | Literal["mean"] = 0
+    """Which channel of a recording with several is used, counted from 0; or their mean."""
+    dtype: Literal["int16", "float16"] = "int16"
+    """How samples are kept. int16 keeps 16-bit recordings exactly and clips louder floating-point ones at full scale
+    (±1); float16 has 11 significant bits and keeps what is louder than full scale."""
+
+    @field_validator("machines")
+    @classmethod
+    def _canonical(cls, machines: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if machines is None else tuple(sorted(set(machines)))
+
+
+class BadClips(BadInput):
+    """Clips that cannot be used."""
+
+    clips: tuple[tuple[str, str], ...] = ()
+    """Path (relative to the data root) and reason of each."""
+
+
+class Store:
+    """An opened store."""
+
+    def __init__(self, root: Path, data: Data, folder: Path) -> None:
+        about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        self.root = root
+        self.data = data
+        self.clips: pd.DataFrame = _read_index(folder / "index.parquet")
+        """A row per clip, 0 .. N-1, sorted by path: path, machine, section, part, domain, split, label, attributes,
+        offset and length (in samples of the store), source_rate_hz, checksum (SHA-256 of the file). A domain or label
+        that is not known is missing; labels are nullable (Int8); attributes are tuples of (name, value)."""
+        self.samples: np.memmap = np.memmap(folder / "samples.bin", dtype=data.dtype, mode="r")
+        """All clips one after another; int16 or float16."""
+        self.fingerprint: str = about["fingerprint"]
+        """Names the recordings and their decoding: the same wherever the data root lies, and whatever is known of the
+        labels of test clips."""
+        self.skipped: list[tuple[str, str]] = [(path, reason) for path, reason in about["skipped"]]
+        """Path and reason of each clip that was left out by `skip_bad`."""
+        self._flat = np.asarray(self.samples)  # slices of a plain array are cheaper than those of a memory map
+        self._offset_N: np.ndarray = self.clips["offset"].to_numpy()
+        self._length_N: np.ndarray = self.clips["length"].to_numpy()
+        if len(self.clips) != about["clips"] or len(self._flat) != self._length_N.sum():
+            raise ValueError("files of different lengths")
+
+    def waveforms(self, rows_B: np.ndarray, starts_B: np.ndarray, samples: int) -> np.ndarray:
+        """(B, samples) float32 in [-1, 1): pieces of the clips in rows `rows_B`, from sample `starts_B` of each on.
+
+        A clip that ends before is repeated from its start. (With float16, what was louder than full scale still is.)
+        """
+        wave_BS = np.empty((len(rows_B), samples), dtype=np.float32)
+        places = zip(self._offset_N[rows_B].tolist(), self._length_N[rows_B].tolist(), starts_B.tolist(), strict=True)
+        for wave_S, (offset, length, start) in zip(wave_BS, places, strict=True):
+            if start + samples <= length:
+                wave_S[:] = self._flat[offset + start : offset + start + samples]
+            else:
+                wave_S[:] = self._flat[offset + (start + np.arange(samples)) % length]
+        if self._flat.dtype == np.int16:
+            wave_BS *= 2.0**-15
+        return wave_BS
+
+
+def open_store(
+    root: Path,
+    data: Data,
+    cache: Path,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> Store:
+    """The store of the clips under `root` that `data` asks for; built below `cache` by `workers` threads if need be.
+
+    Several processes may ask at the same time: one builds, the others wait. `progress` gets (clips done, clips in all).
+    Raises BadInput for a folder without such clips (see `layouts.scan`) and for a cache that cannot be written, and
+    BadClips for clips that cannot be decoded, all of them, unless `skip_bad` leaves those out.
+    """
+    clips = _scan(root, data)
+    folder = cache / _key(root, data, clips)
+    if not folder.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache / f"{folder.name}.lock"):
+                if not folder.is_dir():
+                    _build(root, data, clips, folder, skip_bad, progress, workers or os.cpu_count() or 1)
+        except OSError as error:
+            raise BadInput(f"{cache}: the decoded clips cannot be written there: {error.strerror or error}") from None
+    store = _open(root, data, folder)
+    if store.skipped and not skip_bad:
+        _refuse(root, store.skipped, len(clips))
+    return store
+
+
+def known_fingerprint(root: Path, data: Data, cache: Path, skip_bad: bool = False) -> str | None:
+    """The fingerprint that `open_store` would give, where the store is built already; reads no audio, builds nothing.
+
+    Raises BadInput as `open_store` does for a folder without such clips and for bad clips that are known already.
+    """
+    clips = _scan(root, data)
+    folder = cache / _key(root, data, clips)
+    if not folder.is_dir():
+        return None
+    store = _open(root, data, folder)
+    if store.skipped and not skip_bad:
+        _refuse(root, store.skipped, len(clips))
+    return store.fingerprint
+
+
+def _scan(root: Path, data: Data) -> list[Clip]:
+    return scan(root, data.year, data.machines, data.additional)
+
+
+def _key(root: Path, data: Data, clips: list[Clip]) -> str:
+    """Names a store: the listing with sizes and times of change, and the decoding."""
+    digest = hashlib.sha256(json.dumps([FORMAT, _decoding(data)]).encode())
+    for clip in clips:
+        try:
+            stat = os.stat(root / clip.path)
+            state = (stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            state = None
+        digest.update(f"{clip!r}{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:20]
+
+
+def _decoding(data: Data) -> dict[str, Any]:
+    return {"sample_rate_hz": data.sample_rate_hz, "channel": data.channel, "dtype": data.dtype}
+
+
+def _open(root: Path, data: Data, folder: Path) -> Store:
+    try:
+        return Store(root, data, folder)
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
+        raise BadInput(
+            f"{folder}: these decoded clips are damaged ({error}); delete the folder, it is made anew"
+        ) from None
+
+
+def _refuse(root: Path, bad: list[tuple[str, str]], of: int) -> NoReturn:
+    shown = "; ".join(f"{path}: {reason}" for path, reason in bad[:_SHOWN])
+    more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+    error = BadClips(
+        f"{root}: {len(bad)} of {of} clips cannot be used: {shown}{more}. Mend or remove them, or leave them out with "
+        "--skip-bad, which the results record"
+    )
+    error.clips = tuple(bad)
+    raise error
+
+
+class _Decoded(NamedTuple):
+    samples: np.ndarray
+    source_rate_hz: int
+    checksum: str
+
+
+def _build(
+    root: Path,
+    data: Data,
+    clips: list[Clip],
+    folder: Path,
+    skip_bad: bool,
+    progress: Callable[[int, int], None] | None,
+    workers: int,
+) -> None:
+    building = folder.with_name(f".building-{folder.name}")
+    shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed; the lock is ours
+    building.mkdir()
+    try:
+        rows: list[dict[str, Any]] = []
+        kept: list[Clip] = []
+        bad: list[tuple[str, str]] = []
+        offset = 0
+        with (building / "samples.bin").open("wb") as file:
+            for done, (clip, decoded) in enumerate(_decode_all(root, data, clips, workers), start=1):
+                if isinstance(decoded, str):
+                    bad.append((clip.path, decoded))
+                elif not bad or skip_bad:
+                    file.write(decoded.samples.tobytes())
+                    kept.append(clip)
+                    rows.append(_row(clip, decoded, offset))
+                    offset += len(decoded.samples)
+                if progress:
+                    progress(done, len(clips))
+        if bad and not (skip_bad and kept):
+            _refuse(root, bad, len(clips))
+        require_train_and_test(root, kept)
+        pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX), building / "index.parquet")
+        about = {"fingerprint": _fingerprint(data, rows), "clips": len(rows), "skipped": bad}
+        (building / "store.json").write_text(json.dumps(about), encoding="utf-8")
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _decode_all(root: Path, data: Data, clips: list[Clip], workers: int) -> Iterator[tuple[Clip, _Decoded | str]]:
+    """Each clip in order with what was decoded, or with the reason why it is bad. Threads do, for decoding, hashing and
+    resampling release Python's lock."""
+
+    def decoded(clip: Clip) -> _Decoded | str:
+        path = root / clip.path
+        try:
+            wave, source_rate_hz = decode(path, data.sample_rate_hz, data.channel)
+            with path.open("rb") as file:
+                checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            return _Decoded(_quantise(wave, data.dtype), source_rate_hz, checksum)
+        except Unusable as error:
+            return str(error)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(clips), _DECODED_AT_ONCE):
+            some = clips[first : first + _DECODED_AT_ONCE]
+            yield from zip(some, pool.map(decoded, some), strict=True)
+
+
+def _quantise(wave: np.ndarray, dtype: Literal["int16", "float16"]) -> np.ndarray:
+    if dtype == "int16":
+        return np.clip(np.rint(wave * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
+    if np.abs(wave).max() > np.finfo(np.float16).max:
+        raise Unusable("holds samples that are too large for float16")
+    return wave.astype(np.float16)
+
+
+def _row(clip: Clip, decoded: _Decoded, offset: int) -> dict[str, Any]:
+    return {
+        **{name: getattr(clip, name) for name in ("path", "machine", "section", "part", "domain", "split", "label")},
+        "attributes": list(clip.attributes),
+        "offset": offset,
+        "length": len(decoded.samples),
+        "source_rate_hz": decoded.source_rate_hz,
+        "checksum": decoded.checksum,
+    }
+
+
+def _fingerprint(data: Data, rows: list[dict[str, Any]]) -> str:
+    """What is trained on and scored. Not what only the truth lists say of test clips: a trial needs none of it."""
+    names = ("path", "checksum", "machine", "section", "part", "split", "attributes")
+    clips = [[*(row[name] for name in names), row["domain"] if row["split"] == "train" else None] for row in rows]
+    text = json.dumps([_decoding(data), sorted(clips, key=lambda clip: clip[0])])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _read_index(path: Path) -> pd.DataFrame:
+    clips = pq.read_table(path, schema=_INDEX, memory_map=True).to_pandas()
+    clips["label"] = clips["label"].astype("Int8")
+    clips["attributes"] = [tuple(pairs) for pairs in clips["attributes"]]
+    return clips
