@@ -50,7 +50,7 @@ def main() -> None:
     with corpus() as (folder, root):
         store = open_store(root, recipe.data, folder / "cache")
         spectra = Spectra(store, recipe.features, torch.device("cpu"))
-        row_N = torch.tensor(store.clips.index[store.clips["split"] == "train"].to_numpy())
+        row_N = torch.tensor(store.clips.query("split == 'train'").index.to_numpy())
         class_N, own_NC = clip_classes(recipe, store.clips)
         data = TrainingSet(row_N, torch.from_numpy(class_N), own_NC.shape[1])
         ours, reference = [], []

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 160)  # a table in a file or a log need not fold
 err = Console(stderr=True)
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a predefined study.")]
@@ -304,5 +304,7 @@ def main() -> None:
     try:
         app()
     except BadInput as error:
+        for path, reason in getattr(error, "clips", ()):  # all of them; the one line names the first few
+            err.print(f"{path}: {reason}", highlight=False, soft_wrap=True, markup=False)
         err.print(f"raysd: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)

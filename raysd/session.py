@@ -38,7 +38,10 @@ class Session:
 
     def plan(self) -> Plan:
         """What is there, what is missing, and what it would cost."""
-        results, known = self.results, self._known()
+        results, known, data = self.results, self._known(), self.study.baseline.recipe.data
+        clips = None
+        if self.data_root is not None and known[data]:
+            clips = len(open_store(self.data_root, data, self.cache, self.skip_bad).clips)
         return make_plan(
             self.study,
             (lambda recipe: known[recipe.data] or "") if all(known.values()) else None,
@@ -46,6 +49,7 @@ class Session:
             results.trained(),
             results.timings(),
             results.sizes(),
+            clips,
         )
 
     def missing(self) -> list[Trial]:

@@ -264,7 +264,10 @@ def _keep(checkpoint: Path | None, state: nn.Module, optimiser: torch.optim.Opti
         "history": [asdict(e) for e in history],
     }
     partial = checkpoint.with_suffix(".partial")
-    torch.save(content, partial)
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave a name without its content
     os.replace(partial, checkpoint)
 
 

@@ -31,7 +31,8 @@ def provenance(
 
     `device` as torch names it, `threads` of torch in this process, `precision` as used (not as asked for), `skipped`
     the paths of clips that could not be read, `command` the words of the command line (default: this process's),
-    `train_sets` the data trained on: "dev" or "dev + additional".
+    `train_sets` the data trained on: "dev" or "dev + additional". Absolute paths in the command are cut to their last
+    part: results are passed on, folders are not.
     """
     return {
         **_code(),
@@ -45,11 +46,16 @@ def provenance(
         "device_model": _device_model(device),
         "threads": threads,
         "precision": precision,
-        "command": list(sys.argv if command is None else command),
+        "command": [_without_folder(word) for word in (sys.argv if command is None else command)],
         "skipped": list(skipped),
         "train_sets": train_sets,
         "checkpoint": CHECKPOINT_RULE,
     }
+
+
+def _without_folder(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
 @lru_cache(maxsize=1)

@@ -237,8 +237,14 @@ class Results:
         return _made(self.root / "work" / training_key)
 
     def clear_work(self, training_key: str) -> None:
-        """Removes the checkpoints of a training that is finished."""
-        shutil.rmtree(self.root / "work" / training_key, ignore_errors=True)
+        """Removes the checkpoints of a training that is finished, and its lock.
+
+        Whoever waits for the lock finds the embeddings when they get it, so that it guards nothing any more.
+        """
+        folder = self.root / "work"
+        shutil.rmtree(folder / training_key, ignore_errors=True)
+        with suppress(OSError):  # Windows keeps a file that is open
+            (folder / f"{training_key}.lock").unlink()
 
     @contextmanager
     def lock(self, training_key: str) -> Iterator[None]:

@@ -85,3 +85,18 @@ def test_an_installed_package_inside_another_repository_is_not_that_repository(p
     git(package.parent, "add", ".gitignore")
     git(package.parent, "commit", "-qm", "x")
     assert code(package) == (None, None, None)
+
+
+def test_a_command_is_kept_without_the_folders_of_its_paths() -> None:
+    words = ["/home/someone/bin/raysd", "run", "augmentation", "--data-root=/mnt/data/dcase", "--set", "train.epochs=3"]
+    kept = provenance("cpu", 1, "fp32", command=[*words, "--results", "/mnt/results"])["command"]
+    assert kept == [
+        "raysd",
+        "run",
+        "augmentation",
+        "--data-root=dcase",
+        "--set",
+        "train.epochs=3",
+        "--results",
+        "results",
+    ]

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 
-from raysd.data.synthetic import Synthetic, synthesise
 from raysd.results.store import Record, Results
 from raysd.study.design import load_study, trials_of
 from raysd.trial import Place, run_trial
@@ -77,16 +76,9 @@ class Workplace:
         return run_trial(trial, place)
 
 
-@pytest.fixture(scope="module")
-def corpus_2020(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("corpus") / "data"
-    synthesise(root, Synthetic(machines=2, sections=2, train_clips=8, test_clips=6, clip_seconds=1.5))
-    return root
-
-
 @pytest.fixture
-def workplace(tmp_path: Path, corpus_2020: Path) -> Callable[[str], Workplace]:
-    return lambda study: Workplace(tmp_path, corpus_2020, study)
+def workplace(tmp_path: Path, corpus: Callable[[int], Path]) -> Callable[[str], Workplace]:
+    return lambda study: Workplace(tmp_path, corpus(2020), study)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
@@ -151,7 +143,7 @@ def test_killed_at_any_time_a_study_goes_on_from_the_last_epoch(workplace: Calla
     after = place.records()
     assert len(after) == 3
     assert {key: after[key] for key in before} == before  # not run again
-    continued = [record for record in after.values() if record.history[: len(kept)] == kept]
+    continued = [record for record in after.values() if list(record.history)[: len(kept)] == kept]
     assert continued  # its first epochs are those of the killed run, with the seconds that they took then
     for record in continued:
         assert [epoch["epoch"] for epoch in record.history] == list(range(1, 401))
