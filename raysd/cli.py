@@ -174,7 +174,7 @@ def table(
             case TableFormat.terminal:
                 out.print(found.to_rich())
             case TableFormat.markdown:
-                print(found.to_markdown())
+                print(found.to_markdown(), end="")
             case TableFormat.csv:
                 print(found.to_csv(), end="")
 

@@ -1,0 +1,38 @@
+"""The committed tables are what the committed trials say, and the README quotes them to the letter."""
+
+from pathlib import Path
+
+import pytest
+
+from raysd.results.store import Results
+from raysd.results.tables import study_tables
+from raysd.study.design import load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT / "results" / "real"
+CORPORA = {"ToyCar": 2020, "valve": 2022}
+
+
+@pytest.mark.parametrize("study", ["augmentation", "cutoff"])
+@pytest.mark.parametrize("machine", CORPORA)
+def test_tables_are_made_from_the_trials(study: str, machine: str) -> None:
+    loaded = load_study(study, {"data.year": CORPORA[machine]}, profile="cpu")
+    (table,) = study_tables(loaded, Results(REAL))
+    assert table.machines == (machine,)
+    assert all(row.found == row.wanted for row in table.rows)
+    assert (REAL / f"{study}_{machine}.md").read_text(encoding="utf-8") == table.to_markdown()
+    assert (REAL / f"{study}_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
+
+
+def test_the_readme_quotes_them() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## On real recordings")[1].split("\n## ")[0]
+    quoted = [line for line in section.splitlines() if line.startswith("| ") and "---" not in line]
+    printed = {line for path in REAL.glob("*.md") for line in path.read_text(encoding="utf-8").splitlines()}
+    assert len(quoted) > 10
+    assert [line for line in quoted if line not in printed] == []
+
+
+def test_the_readme_names_every_module() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1]
+    modules = [path for path in (ROOT / "raysd").rglob("*.py") if path.name != "__init__.py"]
+    assert [path.name for path in modules if path.name not in tree] == []
