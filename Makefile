@@ -20,7 +20,7 @@ test-all: $(READY)  ## the slow ones too
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(READY)  ## each prints a ratio measured side by side
 	for bench in bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done

@@ -37,7 +37,9 @@ def batch(rows: Tensor | None = None) -> Batch:
 
 
 def built(loss: Loss, num_classes: int = CLASSES, dropout: bool = False) -> tuple[EncoderModule, Objective]:
-    encoder = build_encoder(AudioNTT2020.tiny() if dropout else CNN.tiny(), num_bands=16, seed=3)
+    encoder = build_encoder(
+        AudioNTT2020.tiny() if dropout else CNN(width=0.125, embedding_dim=16), num_bands=16, seed=3
+    )
     return encoder, build_objective(loss, encoder, num_classes, seed=3)
 
 
