@@ -18,7 +18,7 @@ from raysd.errors import BadInput
 from raysd.recipe import NUMERICS, recipe_key
 from raysd.results.provenance import CHECKPOINT_RULE
 from raysd.results.statistics import mean, paired_differences, standard_deviation
-from raysd.results.store import Results
+from raysd.results.store import Record, Results
 
 if TYPE_CHECKING:
     from raysd.study.design import LoadedStudy, Variant
@@ -209,7 +209,25 @@ def study_tables(study: "LoadedStudy", results: Results, fingerprint: str | None
     if not chosen:
         on = f" on the data {fingerprint}" if fingerprint else ""
         raise BadInput(f"{results.root}: no finished trial of study {study.name}{on}; first: raysd run {study.name}")
-    return [_table(study, trials, variants, same_data, corpus, notes) for corpus in chosen]
+    tables = []
+    for corpus in chosen:
+        keys = (t["key"] for t in trials if t["data_fingerprint"] == corpus and t["recipe_key"] in same_data)
+        lacking = _unmeasured(results.read(next(keys)))
+        more = (f"not in all means, for want of labelled test clips of either kind: {', '.join(lacking)}",)
+        tables.append(_table(study, trials, variants, same_data, corpus, notes + (more if lacking else ())))
+    return tables
+
+
+def _unmeasured(record: Record) -> list[str]:
+    """The sections that have test clips but not all figures: no labels, one class only, or one domain only."""
+    wanted = set(headline_metrics(record.year)) - {"official"}
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for clip in record.scores:
+        if clip["split"] == "test":
+            found.setdefault((clip["part"], clip["machine"], clip["section"]), set())
+    for row in record.metrics:
+        found.get((row["part"], row["machine"], row["section"]), set()).add(row["metric"])
+    return [f"{machine} {section}" for (_, machine, section), metrics in sorted(found.items()) if not wanted <= metrics]
 
 
 def _table(

@@ -309,3 +309,16 @@ def test_the_terminal_shows_the_same_numbers(study: LoadedStudy, tmp_path: Path)
         assert all(cell in text for cell in row if cell.strip("-: "))
     assert "does a|b help?" in text
     assert "does a\\|b help?" in table.to_markdown()
+
+
+def test_a_section_without_all_figures_is_named(study: LoadedStudy, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    fill(results, study)
+    assert not any("not in all means" in note for note in one_table(study, results).notes)
+    scores = clips({"fan": 0.5, "valve": 1.0})
+    scores.loc[(scores["machine"] == "valve") & (scores["section"] == "02"), "label"] = None
+    hidden = {"scores": scores, "metrics": summarise(scores, 2020)}
+    for trial in trials_of(study, "d1"):
+        results.write(record(trial, {"fan": 0.5, "valve": 1.0}, **hidden))
+    notes = one_table(study, results, fingerprint="d1").notes
+    assert "not in all means, for want of labelled test clips of either kind: valve 02" in notes
