@@ -317,7 +317,7 @@ def test_a_section_without_all_figures_is_named(study: LoadedStudy, tmp_path: Pa
     assert not any("not in all means" in note for note in one_table(study, results).notes)
     scores = clips({"fan": 0.5, "valve": 1.0})
     scores.loc[(scores["machine"] == "valve") & (scores["section"] == "02"), "label"] = None
-    hidden = {"scores": scores, "metrics": summarise(scores, 2020)}
+    hidden: dict[str, Any] = {"scores": scores, "metrics": summarise(scores, 2020)}
     for trial in trials_of(study, "d1"):
         results.write(record(trial, {"fan": 0.5, "valve": 1.0}, **hidden))
     notes = one_table(study, results, fingerprint="d1").notes
