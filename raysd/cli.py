@@ -26,7 +26,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 out = Console(width=None if sys.stdout.isatty() else 160)  # a table in a file or a log need not fold
-err = Console(stderr=True)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a predefined study.")]
 DataRoot = Annotated[
@@ -225,6 +225,7 @@ def export_dcase(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The key of a trial, or its first characters.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go; a new or empty folder.")],
     results: ResultsRoot = DEFAULT_RESULTS,
+    part: Annotated[str | None, typer.Option(help="dev or eval; needed where the trial scored both.")] = None,
 ) -> None:
     """Write a trial's scores as the challenge's files: anomaly_score_*.csv and decision_result_*.csv.
 
@@ -237,7 +238,11 @@ def export_dcase(
 
     record = Results(results).find(trial)
     scores = pd.DataFrame(record.scores)
-    write_submission(folder, scores.query("split == 'train'"), scores.query("split == 'test'"), record.year)
+    parts = sorted(scores.query("split == 'test'")["part"].unique())
+    if part not in (parts if len(parts) > 1 else [None, *parts]):
+        raise BadInput(f"trial {record.key} has scored test clips of {' and '.join(parts)}: give --part {parts[-1]}")
+    chosen = scores.query("part == @part") if part else scores
+    write_submission(folder, chosen.query("split == 'train'"), chosen.query("split == 'test'"), record.year)
     err.print(f"{folder}: scores and decisions of trial {record.key} ({record.variant}, seed {record.seed})")
 
 

@@ -1,6 +1,7 @@
 """The command line, as a user types it. Running studies under Ray is tested in scale/test_tune.py."""
 
 import csv
+import dataclasses
 import io
 import json
 import sys
@@ -126,6 +127,22 @@ def test_exported_scores_evaluate_to_the_trials_own_metrics(raysd: Run, study: P
     (official,) = metrics.query("machine == 'all' and metric == 'official'")["value"]
     assert json.loads(out)["official_score"] == pytest.approx(official, abs=1e-12)
     assert "AUC" in raysd("evaluate", "--year", 2020, tmp_path / "files")[1]
+
+
+def test_of_two_parts_one_is_exported(raysd: Run, study: Path, tmp_path: Path) -> None:
+    kept, both = Results(study.parent / "results"), Results(tmp_path / "both")
+    record = kept.read(sorted(kept.done())[0])
+    sections = sorted({clip["section"] for clip in record.scores})
+    scores = [{**clip, "part": "dev" if clip["section"] == sections[0] else "eval"} for clip in record.scores]
+    both.write(dataclasses.replace(record, scores=scores))
+    words = ("export-dcase", record.key, tmp_path / "files", "--results", both.root)
+    status, _, err = raysd(*words)
+    assert status == 2
+    assert "give --part eval" in err
+    assert raysd(*words, "--part", "eval")[0] == 0
+    names = [path.name for path in (tmp_path / "files").glob("anomaly_score_*")]
+    assert names
+    assert not [name for name in names if name.endswith(f"_id_{sections[0]}.csv")]
 
 
 def test_evaluate_of_a_real_submission(raysd: Run, shared_dir: Path) -> None:
