@@ -158,7 +158,11 @@ for _tag, _pattern, _first in [
 
 
 def _load_yaml(text: str) -> Any:
-    values = yaml.load(text, Loader=_Loader)
+    loader = _Loader(text)
+    try:
+        values = loader.get_single_data()
+    finally:
+        loader.dispose()
     json.dumps(values)  # a loop of anchors, a binary or a set raises here
     return values
 
