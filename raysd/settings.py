@@ -247,7 +247,8 @@ def _describe(kind: type[Settings], values: Any, error: ValidationError) -> str:
     if isinstance(given, int | float | None):
         shown = f" (given: {json.dumps(given)})"  # true and null, as in the file
     if sort in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{prefix}expected settings as 'name: value'{shown}"
+        off = "; what is off is written null" if given in ("off", "none", False) else ""
+        return f"{prefix}expected settings as 'name: value'{shown}{off}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{prefix}{message[0].lower()}{message[1:]}{shown if sort != 'value_error' else ''}"
 

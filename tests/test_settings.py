@@ -97,6 +97,7 @@ def line(values: dict[str, Any]) -> str:
         ({"noise": {"cutoff_hz": -1}}, "noise.cutoff_hz: input should be greater than 0 (given: -1)"),
         ({"noise": {"strength": [0, "x"]}}, "noise.strength[1]: input should be a valid number"),
         ({"noise": "on"}, "noise: expected settings as 'name: value' (given: 'on')"),
+        ({"noise": "off"}, "noise: expected settings as 'name: value' (given: 'off'); what is off is written null"),
         (
             {"encoder": {"name": "larg"}},
             "encoder.name: unknown name 'larg'; did you mean 'large'? allowed: large, small",
