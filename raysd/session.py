@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from raysd.data.store import Data, known_fingerprint, open_store
+from raysd.data.store import Data, Store, known_fingerprint, open_store
 from raysd.errors import BadInput
 from raysd.recipe import Recipe
 from raysd.results.store import Results
@@ -25,12 +25,14 @@ class Session:
     data_root: Path | None
     cache: Path
     skip_bad: bool = False
+    _stores: dict[Data, Store] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Those that were opened: to find one again lists and stats every clip of the corpus."""
 
     def decode(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Builds the stores that the study's trials read, where they are not there yet."""
         if self.data_root is not None:
             for data in self._data():
-                open_store(self.data_root, data, self.cache, self.skip_bad, progress)
+                self._stores[data] = open_store(self.data_root, data, self.cache, self.skip_bad, progress)
 
     def fingerprint(self, recipe: Recipe) -> str | None:
         """The fingerprint of the recipe's data; None without a data root, or before its clips are decoded."""
@@ -41,7 +43,8 @@ class Session:
         results, known, data = self.results, self._known(), self.study.baseline.recipe.data
         clips = None
         if self.data_root is not None and known[data]:
-            clips = len(open_store(self.data_root, data, self.cache, self.skip_bad).clips)
+            store = self._stores.get(data) or open_store(self.data_root, data, self.cache, self.skip_bad)
+            clips = len(store.clips)
         return make_plan(
             self.study,
             (lambda recipe: known[recipe.data] or "") if all(known.values()) else None,
@@ -110,4 +113,8 @@ class Session:
     def _known(self) -> dict[Data, str | None]:
         if self.data_root is None:
             return dict.fromkeys(self._data())
-        return {data: known_fingerprint(self.data_root, data, self.cache, self.skip_bad) for data in self._data()}
+        opened = {data: store.fingerprint for data, store in self._stores.items()}
+        return {
+            data: opened.get(data) or known_fingerprint(self.data_root, data, self.cache, self.skip_bad)
+            for data in self._data()
+        }

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -88,6 +88,7 @@ def train(
     is the same to the bit. Raises NonFiniteLoss.
     """
     settings, device = recipe.train, spectra.device
+    data = replace(data, row_N=data.row_N.to(device), label_N=data.label_N.to(device))
     detector = Detector(recipe, spectra, data, seed).to(device)
     if not type(recipe.encoder).trains:
         return detector.eval(), []
@@ -150,7 +151,7 @@ def batch_loss(
     for view in (0, 1):
         draws.append(Draws(seed, epoch, item_B, view))
         views.append(augmented_view(recipe, detector, spectra, data, draws[-1]))
-    label_B = data.label_N.to(item_B.device)[item_B // recipe.segments.train_count]
+    label_B = data.label_N[item_B // recipe.segments.train_count]
     with autocast(recipe.train, spectra.device):
         loss, parts = detector.objective(detector.encoder, (views[0], views[1]), label_B, (draws[0], draws[1]))
     return loss, {name: getattr(recipe.loss, name).weight * part for name, part in parts.items()}
@@ -159,8 +160,8 @@ def batch_loss(
 @torch.no_grad()
 def augmented_view(recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, draws: Draws) -> Tensor:
     """spec_BFT, normalised: one augmented view of a segment of each item's clip."""
-    features, rows_N = recipe.features, data.row_N.to(draws.item_B.device)
-    frames = num_frames(recipe.segments.train_seconds, recipe.data.sample_rate_hz, features.hop_samples)
+    rows_N = data.row_N
+    frames = num_frames(recipe.segments.train_seconds, recipe.data.sample_rate_hz, recipe.features.hop_samples)
 
     def cut(row_B: Tensor, stream: str) -> Tensor:
         start_B = train_starts(recipe.segments, draws, spectra.frames_N[row_B], stream, frames)
@@ -170,7 +171,7 @@ def augmented_view(recipe: Recipe, detector: Detector, spectra: Spectra, data: T
         return cut(rows_N[draws.integers(f"{stream}.clip", len(rows_N))], f"{stream}.start")
 
     spec_BFT = cut(rows_N[draws.item_B // recipe.segments.train_count], "segment")
-    batch = AugmentBatch(draws, partner, spectra.band_hz_F, detector.mean_F1, detector.std_F1)
+    batch = AugmentBatch(draws, partner, spectra.band_hz_F)
     return apply(recipe.augment, spec_BFT, batch)
 
 

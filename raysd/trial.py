@@ -24,7 +24,7 @@ from raysd.errors import BadInput
 from raysd.model.features import Features
 from raysd.model.spectra import Spectra
 from raysd.recipe import NUMERICS, Recipe, recipe_key
-from raysd.results.provenance import provenance
+from raysd.results.provenance import provenance, train_sets
 from raysd.results.store import Record, Results
 from raysd.study.design import Trial
 from raysd.train import Epoch, NonFiniteLoss, TrainingSet, embed, precision, train
@@ -150,7 +150,7 @@ class Run:
     def _record(self, skipped: list[str] | None = None, train_seconds: float = 0.0, **rest: Any) -> Record:
         trial, place, finished = self.trial, self.place, datetime.now(UTC)
         used = precision(trial.recipe.train, torch.device(place.device))
-        sets = "dev + additional" if trial.recipe.data.additional else "dev"
+        sets = train_sets(trial.recipe.data.additional)
         origin = provenance(place.device, place.threads, used, skipped or (), place.command, sets)
         return Record(
             key=trial.key,

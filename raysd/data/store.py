@@ -143,10 +143,7 @@ def open_store(
                     _build(root, data, clips, folder, skip_bad, progress, workers or os.cpu_count() or 1)
         except OSError as error:
             raise BadInput(f"{cache}: the decoded clips cannot be written there: {error.strerror or error}") from None
-    store = _open(root, data, folder)
-    if store.skipped and not skip_bad:
-        _refuse(root, store.skipped, len(clips))
-    return store
+    return _open(root, data, folder, skip_bad, len(clips))
 
 
 def known_fingerprint(root: Path, data: Data, cache: Path, skip_bad: bool = False) -> str | None:
@@ -156,12 +153,7 @@ def known_fingerprint(root: Path, data: Data, cache: Path, skip_bad: bool = Fals
     """
     clips = _scan(root, data)
     folder = cache / _key(root, data, clips)
-    if not folder.is_dir():
-        return None
-    store = _open(root, data, folder)
-    if store.skipped and not skip_bad:
-        _refuse(root, store.skipped, len(clips))
-    return store.fingerprint
+    return _open(root, data, folder, skip_bad, len(clips)).fingerprint if folder.is_dir() else None
 
 
 def _scan(root: Path, data: Data) -> list[Clip]:
@@ -185,13 +177,17 @@ def _decoding(data: Data) -> dict[str, Any]:
     return {"sample_rate_hz": data.sample_rate_hz, "channel": data.channel, "dtype": data.dtype}
 
 
-def _open(root: Path, data: Data, folder: Path) -> Store:
+def _open(root: Path, data: Data, folder: Path, skip_bad: bool, of: int) -> Store:
+    """A store that is built already, of a listing of `of` clips."""
     try:
-        return Store(root, data, folder)
+        store = Store(root, data, folder)
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
         raise BadInput(
             f"{folder}: these decoded clips are damaged ({error}); delete the folder, it is made anew"
         ) from None
+    if store.skipped and not skip_bad:
+        _refuse(root, store.skipped, of)
+    return store
 
 
 def _refuse(root: Path, bad: list[tuple[str, str]], of: int) -> NoReturn:

@@ -43,9 +43,6 @@ class AugmentBatch:
     """Stream name -> (B, F, T): clips drawn from the whole training set, normalised like the batch itself."""
     band_hz_F: Tensor
     """Centre frequency of each band, rising. On the CPU it costs no wait for an accelerator."""
-    mean_F1: Tensor
-    """The normalisation: log-mel = spec * std + mean."""
-    std_F1: Tensor
 
 
 class Augmentation(Settings):

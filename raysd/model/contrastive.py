@@ -7,7 +7,7 @@ V = 2 views, F bands, T frames, D embedding, P projection. Losses are computed i
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -38,44 +38,44 @@ class ContrastiveSettings(Settings):
     def tiny(cls) -> "ContrastiveSettings": ...
 
 
-class NTXent(ContrastiveSettings):
+class _Pairs(ContrastiveSettings):
+    """What the losses share that compare each row with all others."""
+
+    by_class: ClassVar[bool]
+    """Whether the positives are all rows of the class, or the other view alone."""
+    temperature: Annotated[float, Field(gt=0)]
+    hidden_dim: Size = 256
+    """Width of the projection head's hidden layer."""
+    projection_dim: Size = 128
+    """Length of the projection that the loss sees; scoring uses the embedding before it."""
+
+    def build(self, encoder: EncoderModule) -> "ContrastiveLoss":
+        projector = _mlp(encoder.embedding_dim, self.hidden_dim, self.projection_dim, norm=False)
+        return _PairLoss(projector, self.temperature, self.by_class)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls.model_validate({"hidden_dim": 8, "projection_dim": 4})
+
+
+class NTXent(_Pairs):
     """Normalised temperature-scaled cross entropy (SimCLR, Chen et al. 2020): the positive is the other view."""
+
+    by_class: ClassVar[bool] = False
 
     name: Literal["nt_xent"] = "nt_xent"
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Divides the cosines; small values look at the nearest negatives (0.1: STgram-MFN-Contrastive)."""
-    hidden_dim: Size = 256
-    """Width of the projection head's hidden layer."""
-    projection_dim: Size = 128
-    """Length of the projection that the loss sees; scoring uses the embedding before it."""
-
-    def build(self, encoder: EncoderModule) -> "ContrastiveLoss":
-        projector = _mlp(encoder.embedding_dim, self.hidden_dim, self.projection_dim, norm=False)
-        return _PairLoss(projector, self.temperature, by_class=False)
-
-    @classmethod
-    def tiny(cls) -> "NTXent":
-        return cls(hidden_dim=8, projection_dim=4)
 
 
-class SupCon(ContrastiveSettings):
+class SupCon(_Pairs):
     """Supervised contrastive loss (Khosla et al. 2020, L_out): positives are all views of all items of the class."""
+
+    by_class: ClassVar[bool] = True
 
     name: Literal["supcon"] = "supcon"
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """Divides the cosines; small values look at the nearest negatives (0.07: the source's base temperature)."""
-    hidden_dim: Size = 256
-    """Width of the projection head's hidden layer."""
-    projection_dim: Size = 128
-    """Length of the projection that the loss sees; scoring uses the embedding before it."""
-
-    def build(self, encoder: EncoderModule) -> "ContrastiveLoss":
-        projector = _mlp(encoder.embedding_dim, self.hidden_dim, self.projection_dim, norm=False)
-        return _PairLoss(projector, self.temperature, by_class=True)
-
-    @classmethod
-    def tiny(cls) -> "SupCon":
-        return cls(hidden_dim=8, projection_dim=4)
 
 
 class BYOL(ContrastiveSettings):

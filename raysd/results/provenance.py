@@ -19,6 +19,11 @@ CHECKPOINT_RULE = "last epoch"
 """Which checkpoint gives the scores: never one chosen on test clips."""
 
 
+def train_sets(additional: bool) -> str:
+    """The data trained on, as records and tables name it."""
+    return "dev + additional" if additional else "dev"
+
+
 def provenance(
     device: str,
     threads: int,

@@ -16,7 +16,7 @@ from rich.text import Text
 from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
 from raysd.errors import BadInput
 from raysd.recipe import NUMERICS, recipe_key
-from raysd.results.provenance import CHECKPOINT_RULE
+from raysd.results.provenance import CHECKPOINT_RULE, train_sets
 from raysd.results.statistics import mean, paired_differences, standard_deviation
 from raysd.results.store import Record, Results
 
@@ -269,11 +269,6 @@ def _table(
         rows=tuple(rows),
         notes=notes,
     )
-
-
-def train_sets(additional: bool) -> str:
-    """The data trained on, as every table names it."""
-    return "dev + additional" if additional else "dev"
 
 
 def _cells(trials: list[dict[str, Any]], year: int) -> dict[tuple[str, str, str], Cell]:

@@ -21,9 +21,7 @@ def test_the_documented_augmentation_works() -> None:
 
     assert known["Extended"].model_validate({"gain": {"strength": 1.0}}).gain == gain(strength=1.0)
     spec_BFT, item_B = torch.zeros(4, 8, 5), torch.arange(4)
-    batch = augment.AugmentBatch(
-        Draws(0, 0, item_B), lambda stream: spec_BFT, torch.arange(8.0), torch.zeros(8, 1), torch.ones(8, 1)
-    )
+    batch = augment.AugmentBatch(Draws(0, 0, item_B), lambda stream: spec_BFT, torch.arange(8.0))
     changed_BFT = gain(strength=1.0)(spec_BFT, batch)
     assert changed_BFT.shape == spec_BFT.shape
     assert torch.equal(changed_BFT, changed_BFT[:, :1, :1].expand_as(changed_BFT))

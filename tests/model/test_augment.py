@@ -44,8 +44,6 @@ def _batch(items: Tensor, view: int = 0, epoch: int = 0, seed: int = 0, frames: 
         draws=draws,
         partner=lambda stream: _spec(draws.integers(stream, 1000), frames=frames, of="partner"),
         band_hz_F=torch.linspace(100, 8000, BANDS),
-        mean_F1=torch.zeros(BANDS, 1),
-        std_F1=torch.ones(BANDS, 1),
     )
 
 
@@ -105,7 +103,7 @@ class TestEvery:
 
         augmentation(
             _spec(items),
-            AugmentBatch(Listening(0, 0, items), listening_partner, batch.band_hz_F, batch.mean_F1, batch.std_F1),
+            AugmentBatch(Listening(0, 0, items), listening_partner, batch.band_hz_F),
         )
         assert streams
         assert all(stream.split(".")[0] == name for stream in streams)
@@ -114,9 +112,7 @@ class TestEvery:
         """A tensor made on the CPU by mistake cannot meet a batch on the meta device."""
         meta = items.to("meta")
         batch = _batch(items)
-        there = AugmentBatch(
-            Draws(0, 0, meta), lambda _: _spec(items).to("meta"), batch.band_hz_F, batch.mean_F1, batch.std_F1
-        )
+        there = AugmentBatch(Draws(0, 0, meta), lambda _: _spec(items).to("meta"), batch.band_hz_F)
         assert augmentation(_spec(items).to("meta"), there).device.type == "meta"
 
 
@@ -199,9 +195,7 @@ def test_high_frequency_leaves_everything_below_the_cutoff_bit_identical(mode: s
     items = torch.arange(8)
     band_hz_F = LogMel(Features(), 16000).band_hz_F
     spec_BFT = _spec(items, 128, FRAMES)
-    batch = AugmentBatch(
-        Draws(0, 0, items), lambda _: _spec(items + 100, 128, FRAMES), band_hz_F, torch.zeros(1), torch.ones(1)
-    )
+    batch = AugmentBatch(Draws(0, 0, items), lambda _: _spec(items + 100, 128, FRAMES), band_hz_F)
     augmentation = HighFrequency.model_validate(
         {"cutoff_hz": 2000, "mode": mode, "edge_octaves": edge_octaves, "strength": (0.5, 1)}
     )
@@ -279,9 +273,7 @@ def test_high_frequency_probability_is_the_share_of_changed_items():
 def test_log_mixup_exp_by_hand(items: Tensor):
     """BYOL-A's formula with the share recovered from two constants: x = log 1, z = log 3 gives log(1 + 2 a)."""
     batch = _batch(items)
-    constant = AugmentBatch(
-        batch.draws, lambda _: torch.full((16, 2, 2), 3.0).log(), batch.band_hz_F, batch.mean_F1, batch.std_F1
-    )
+    constant = AugmentBatch(batch.draws, lambda _: torch.full((16, 2, 2), 3.0).log(), batch.band_hz_F)
     share_B = (LogMixupExp(alpha=0.4)(torch.zeros(16, 2, 2), constant).exp()[:, 0, 0] - 1) / 2
     assert 0 <= share_B.min() < share_B.max() < 0.4
     assert len(share_B.unique()) == 16
