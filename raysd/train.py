@@ -1,17 +1,17 @@
-"""The loop over epochs: plain torch, knowing nothing of Ray.
+"""The loop over epochs: plain torch and torch.distributed, knowing nothing of Ray.
 
 All randomness comes from draws by (seed, epoch, item): nothing but the checkpoint's content is needed to go on as if
-never interrupted. B items of a batch, N training clips, F bands, T frames, D embedding.
+never interrupted, and several workers, each on its share of every batch, compute what one would. G items of a batch, B
+of a worker's share, N training clips, F bands, T frames, D embedding.
 """
 
+import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,10 @@ from raysd.model.augment import AugmentBatch, apply
 from raysd.model.draws import Draws, permutation
 from raysd.model.encoders import build_encoder
 from raysd.model.losses import build_objective
+from raysd.model.norms import set_micro_batch, synchronise
 from raysd.model.segments import num_frames, score_starts, train_starts
 from raysd.model.spectra import Spectra
+from raysd.parallel import Scale, average_gradients, from_first, gather, rank, share
 from raysd.recipe import Recipe, Training
 
 
@@ -42,6 +44,14 @@ class Epoch:
     grad_norm: float
     clips_per_second: float
     seconds: float
+
+
+class Checkpoint(Protocol):
+    """Where a training is kept between epochs."""
+
+    def read(self) -> bytes | None: ...
+    def write(self, content: bytes) -> None:
+        """Replaces what was there, whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +89,21 @@ def train(
     spectra: Spectra,
     data: TrainingSet,
     seed: int,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    scale: Scale = Scale(),
 ) -> tuple[Detector, list[Epoch]]:
     """A detector trained on the clips of `data`, and its history.
 
     With `checkpoint`, each epoch is kept there, and training goes on from what is there already; on a CPU the result
-    is the same to the bit. Raises NonFiniteLoss.
+    is the same to the bit. Where torch.distributed has a process group, all its workers call this with equal arguments,
+    and get equal results. Raises NonFiniteLoss.
     """
     settings, device = recipe.train, spectra.device
     data = replace(data, row_N=data.row_N.to(device), label_N=data.label_N.to(device))
     detector = Detector(recipe, spectra, data, seed).to(device)
+    synchronise(detector)
+    set_micro_batch(detector, scale.micro_batch and 2 * scale.micro_batch)  # two views of each item
     if not type(recipe.encoder).trains:
         return detector.eval(), []
     if settings.channels_last:
@@ -98,6 +112,8 @@ def train(
     if settings.ema is not None:
         averaged = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = torch.optim.AdamW(parameter_groups(detector, settings), lr=settings.learning_rate)
+    if scale.compile:
+        detector.encoder.compile()
     state = nn.ModuleDict({"detector": detector, **({"averaged": averaged} if averaged else {})})
     history = _restore(checkpoint, state, optimiser)
 
@@ -106,13 +122,14 @@ def train(
     for epoch in range(len(history), settings.epochs):
         began, losses, norm = time.perf_counter(), [], 0.0
         detector.train()
-        for step, item_B in enumerate(batches(seed, epoch, num_items, settings.batch_size)):
+        for step, item_G in enumerate(batches(seed, epoch, num_items, settings.batch_size)):
             rate = learning_rate(settings, epoch * steps + step, steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss, parts = batch_loss(recipe, detector, spectra, data, seed, epoch, item_B.to(device))
+            loss, parts = batch_loss(recipe, detector, spectra, data, seed, epoch, item_G.to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            average_gradients(detector)
             limit = settings.clip_grad_norm or math.inf
             norm = nn.utils.clip_grad_norm_(detector.parameters(), limit)
             losses.append(torch.stack([loss.detach(), *(part.detach() for part in parts.values())]))
@@ -144,16 +161,18 @@ def train(
 
 
 def batch_loss(
-    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, seed: int, epoch: int, item_B: Tensor
+    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, seed: int, epoch: int, item_G: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch of items, and its parts, weighted as in the sum."""
-    views, draws = [], []
+    """The loss of a batch of items, computed from this worker's share, and its parts, weighted as in the sum."""
+    item_B, views, draws = share(item_G), [], []
     for view in (0, 1):
         draws.append(Draws(seed, epoch, item_B, view))
         views.append(augmented_view(recipe, detector, spectra, data, draws[-1]))
     label_B = data.label_N[item_B // recipe.segments.train_count]
     with autocast(recipe.train, spectra.device):
-        loss, parts = detector.objective(detector.encoder, (views[0], views[1]), label_B, (draws[0], draws[1]))
+        loss, parts = detector.objective(
+            detector.encoder, (views[0], views[1]), label_B, (draws[0], draws[1]), gather(len(item_G))
+        )
     return loss, {name: getattr(recipe.loss, name).weight * part for name, part in parts.items()}
 
 
@@ -256,26 +275,29 @@ def autocast(settings: Training, device: torch.device) -> AbstractContextManager
     return nullcontext()
 
 
-def _keep(checkpoint: Path | None, state: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch]) -> None:
-    if checkpoint is None:
+def _keep(
+    checkpoint: Checkpoint | None, state: nn.Module, optimiser: torch.optim.Optimizer, history: list[Epoch]
+) -> None:
+    if checkpoint is None or rank() > 0:
         return
-    content = {
-        "state": state.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "history": [asdict(e) for e in history],
-    }
-    partial = checkpoint.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave a name without its content
-    os.replace(partial, checkpoint)
+    content = io.BytesIO()
+    torch.save(
+        {
+            "state": state.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "history": [asdict(e) for e in history],
+        },
+        content,
+    )
+    checkpoint.write(content.getvalue())
 
 
-def _restore(checkpoint: Path | None, state: nn.Module, optimiser: torch.optim.Optimizer) -> list[Epoch]:
-    if checkpoint is None or not checkpoint.exists():
+def _restore(checkpoint: Checkpoint | None, state: nn.Module, optimiser: torch.optim.Optimizer) -> list[Epoch]:
+    # read by one for all, so that workers never start from different epochs
+    kept = from_first(checkpoint.read() if checkpoint is not None and rank() == 0 else None)
+    if kept is None:
         return []
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    content = torch.load(io.BytesIO(kept), map_location="cpu", weights_only=True)
     state.load_state_dict(content["state"])
     optimiser.load_state_dict(content["optimiser"])
     return [Epoch(**epoch) for epoch in content["history"]]

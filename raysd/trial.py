@@ -6,7 +6,7 @@ N training clips, M test clips, D embedding.
 import json
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +23,10 @@ from raysd.detect.scores import Embedded, score_clips
 from raysd.errors import BadInput
 from raysd.model.features import Features
 from raysd.model.spectra import Spectra
+from raysd.parallel import Scale, gather, share
 from raysd.recipe import NUMERICS, Recipe, recipe_key
-from raysd.results.provenance import provenance, train_sets
+from raysd.results.provenance import device_model, provenance, train_sets
+from raysd.results.storage import StorageError
 from raysd.results.store import Record, Results
 from raysd.study.design import Trial
 from raysd.train import Epoch, NonFiniteLoss, TrainingSet, embed, precision, train
@@ -38,19 +40,39 @@ class Place:
 
     data_root: Path
     cache: Path
-    results_root: Path
+    results_root: str | Path
     study: str = ""
     profile: str | None = None
     skip_bad: bool = False
+    scale: Scale = field(default_factory=Scale)
     device: str = "cpu"
-    threads: int = 1
     command: tuple[str, ...] = ()
 
+    @property
+    def threads(self) -> int:
+        """Threads of a worker."""
+        return max(1, int(self.scale.cpus_per_worker))
 
-def run_trial(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Record:
+
+Train = Callable[["Trial", Place, Callable[[Epoch], None]], pa.Table]
+"""Makes the embeddings of a trial, as `train_and_embed` does."""
+
+
+class FailedOnWorkers(RuntimeError):
+    """A training by several workers failed; its text is theirs."""
+
+    def __init__(self, kind: str, said: str) -> None:
+        super().__init__(said)
+        self.kind = kind
+
+
+def run_trial(
+    trial: Trial, place: Place, on_epoch: Callable[[Epoch], None] = lambda epoch: None, train: Train | None = None
+) -> Record:
     """Trains (unless the embeddings are there), scores, measures and writes one trial; gives its record.
 
-    A trial that is in the results already is read, not run. A failed one is written as failed, then raised.
+    A trial that is in the results already is read, not run. A failed one is written as failed, then raised. `train`
+    makes the embeddings; without it they are made in this process.
     """
     results = Results(place.results_root)
     run = Run(trial, place, datetime.now(UTC))
@@ -61,19 +83,24 @@ def run_trial(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None] = la
                 return results.read(trial.key)
             embeddings = results.read_embeddings(trial.training_key)
             if embeddings is None:
-                embeddings = train_and_embed(trial, place, results.work(trial.training_key), on_epoch)
+                embeddings = (train or train_and_embed)(trial, place, on_epoch)
                 results.write_embeddings(trial.training_key, embeddings)
             results.write(scored(run, embeddings))
             results.clear_work(trial.training_key)
             return results.read(trial.key)
     except Exception as error:
-        results.write_failure(run.failed(failure_kind(error), traceback.format_exc()))
+        if failure_kind(error) != "infrastructure":  # which may be tried again; whoever decides that writes it
+            results.write_failure(run.failed(failure_kind(error), traceback.format_exc()))
         raise
 
 
-def train_and_embed(trial: Trial, place: Place, work: Path, on_epoch: Callable[[Epoch], None]) -> pa.Table:
-    """One detector for the data set, or one a machine: the embeddings of all clips, and the training's history."""
-    recipe, history, tables = trial.recipe, list[Epoch](), []
+def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None]) -> pa.Table:
+    """One detector for the data set, or one a machine: the embeddings of all clips, and the training's history.
+
+    Where several workers train together, all call this, and each gets the whole table.
+    """
+    recipe, history, tables = used_recipe(trial.recipe, place.scale), list[Epoch](), []
+    results = Results(place.results_root)
     store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
     if store.fingerprint != trial.fingerprint:
         raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
@@ -82,18 +109,31 @@ def train_and_embed(trial: Trial, place: Place, work: Path, on_epoch: Callable[[
         class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, store.clips.loc[row_N]))
         train_N = (store.clips.loc[row_N, "split"] == "train").to_numpy()
         data = TrainingSet(torch.from_numpy(row_N[train_N]), class_N, own_MC.shape[1])
-        detector, epochs = train(recipe, spectra, data, trial.seed, work / f"{name}.pt", on_epoch)
-        z_MD, log_probability_M = embed(recipe, detector, spectra, torch.from_numpy(row_N), own_MC)
+        checkpoint = results.checkpoint(trial.training_key, name)
+        detector, epochs = train(recipe, spectra, data, trial.seed, checkpoint, on_epoch, place.scale)
+        z_MD, log_probability_M = embed(recipe, detector, spectra, share(torch.from_numpy(row_N)), share(own_MC))
+        z_MD = gather(len(row_N))(z_MD)
         if not bool(z_MD.isfinite().all()):  # the last step of all can do it, which no loss follows
             raise NonFiniteLoss(f"embeddings of model '{name}' after its last epoch")
         table = pa.Table.from_pandas(store.clips.loc[row_N, CLIP_COLUMNS], preserve_index=False)
         flat = pa.array(z_MD.numpy().ravel())
         table = table.append_column("z", pa.FixedSizeListArray.from_arrays(flat, z_MD.shape[1]))
         if log_probability_M is not None:
+            log_probability_M = gather(len(row_N))(log_probability_M)
             table = table.append_column("class_score", pa.array(log_probability_M.numpy()))
         tables.append(table)
         history += epochs
-    training = {"history": [asdict(epoch) for epoch in history], "skipped": store.skipped}
+    training = {
+        "history": [asdict(epoch) for epoch in history],
+        "skipped": store.skipped,
+        "trained_on": {
+            "device": place.device,
+            "device_model": device_model(place.device),
+            "threads": place.threads,
+            "precision": precision(recipe.train, torch.device(place.device)),
+            "scale": place.scale.model_dump(mode="json"),
+        },
+    }
     joined = pa.concat_tables(tables, promote_options="default")  # a machine without domains beside one with them
     return joined.replace_schema_metadata({"training": json.dumps(training)})
 
@@ -119,7 +159,13 @@ def scored(run: "Run", embeddings: pa.Table) -> Record:
         recipe.scoring, part(train_N), part(~train_N), run.trial.seed
     )
     training = json.loads(embeddings.schema.metadata[b"training"])
-    return run.done(training["history"], training["skipped"], clips, summarise(clips[~train_N], recipe.data.year))
+    return run.done(training, clips, summarise(clips[~train_N], recipe.data.year))
+
+
+def used_recipe(recipe: Recipe, scale: Scale) -> Recipe:
+    """The recipe as it is run: with the arithmetic that the scale asks for, where it does."""
+    changed = {"train": recipe.train.model_copy(update={"precision": scale.precision})} if scale.precision else {}
+    return recipe.model_copy(update=changed)
 
 
 @dataclass(frozen=True)
@@ -130,12 +176,14 @@ class Run:
     place: Place
     started: datetime
 
-    def done(self, history: list[dict], skipped: list, clips: pd.DataFrame, metrics: pd.DataFrame) -> Record:
-        """The record of a finished trial."""
+    def done(self, training: dict[str, Any], clips: pd.DataFrame, metrics: pd.DataFrame) -> Record:
+        """The record of a finished trial, `training` being what the embeddings say of how they came about."""
+        history = training["history"]
         seconds = sum(epoch["seconds"] for epoch in history)
         items = sum(epoch["seconds"] * epoch["clips_per_second"] for epoch in history)
         return self._record(
-            skipped=[path for path, _ in skipped],
+            skipped=[path for path, _ in training["skipped"]],
+            trained_on=training.get("trained_on"),
             train_seconds=seconds,
             clips_per_second=items / seconds if seconds else None,
             history=history,
@@ -147,11 +195,16 @@ class Run:
         """The record of a failed one."""
         return self._record(state="failed", failure_kind=kind, traceback=said)
 
-    def _record(self, skipped: list[str] | None = None, train_seconds: float = 0.0, **rest: Any) -> Record:
+    def _record(
+        self,
+        skipped: list[str] | None = None,
+        trained_on: dict[str, Any] | None = None,
+        train_seconds: float = 0.0,
+        **rest: Any,
+    ) -> Record:
         trial, place, finished = self.trial, self.place, datetime.now(UTC)
-        used = precision(trial.recipe.train, torch.device(place.device))
-        sets = train_sets(trial.recipe.data.additional)
-        origin = provenance(place.device, place.threads, used, skipped or (), place.command, sets)
+        origin = provenance(skipped or (), place.command, train_sets(trial.recipe.data.additional))
+        origin |= trained_on or {"device": place.device, "scale": place.scale.model_dump(mode="json")}
         return Record(
             key=trial.key,
             training_key=trial.training_key,
@@ -200,7 +253,14 @@ def clip_classes(recipe: Recipe, clips: pd.DataFrame) -> tuple[np.ndarray, np.nd
 
 
 def failure_kind(error: BaseException) -> str:
-    """`non_finite`, `oom` or `code`; a worker that dies is `infrastructure`, which only its driver can see."""
+    """`non_finite`, `oom`, `code`, `infrastructure` where the results root fails; or what a trial's workers made of it.
+
+    Of a process that died its driver tells.
+    """
+    if isinstance(error, FailedOnWorkers):
+        return error.kind
+    if isinstance(error, StorageError):
+        return "infrastructure"
     if isinstance(error, NonFiniteLoss):
         return "non_finite"
     return "oom" if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "code"

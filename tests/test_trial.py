@@ -149,8 +149,13 @@ def test_the_embeddings_are_kept_and_the_checkpoints_are_not(finished: Finished)
     assert table["path"].to_pylist() == [clip["path"] for clip in entries(finished.record.scores)]
     assert max(table["class_score"].to_pylist()) <= 0  # log-probabilities
     training = json.loads(table.schema.metadata[b"training"])
-    assert training == {"history": finished.record.history, "skipped": []}
-    assert [path.name for path in finished.results.root.rglob("*.pt")] == []
+    assert training["history"] == finished.record.history
+    assert training["skipped"] == []
+    assert training["trained_on"]["device"] == "cpu"
+    assert training["trained_on"]["precision"] == "fp32"
+    assert training["trained_on"]["scale"]["workers"] == 1
+    assert training["trained_on"].items() <= json.loads(finished.record.provenance).items()
+    assert [path.name for path in Path(finished.results.root).rglob("*.pt")] == []
 
 
 def test_a_score_is_the_distance_to_the_training_clips_of_the_section(finished: Finished) -> None:
@@ -202,7 +207,7 @@ def test_an_interrupted_trial_goes_on_to_the_same_record(finished: Finished, pla
     with pytest.raises(KeyboardInterrupt):
         run_trial(finished.trial, place, interrupt)
     results = Results(place.results_root)
-    assert [path.name for path in results.work(finished.trial.training_key).iterdir()] == ["all.pt"]
+    assert results.checkpoint(finished.trial.training_key, "all").read() is not None
     assert (len(results.done()), len(results.trained()), len(results.failures())) == (0, 0, 0)
     seen: list[Epoch] = []
     record = run_trial(finished.trial, place, seen.append)
@@ -264,7 +269,7 @@ def test_what_is_known_of_test_clips_never_reaches_the_embeddings(
     turned = Store(store.root, store.data, Path(str(store.samples.filename)).parent)
     turned.clips = told
     monkeypatch.setattr(trial_module, "warm_store", lambda *_: turned)
-    again = train_and_embed(done.trial, done.place, tmp_path, lambda _: None)
+    again = train_and_embed(done.trial, replace(done.place, results_root=tmp_path), lambda _: None)
     kept = done.results.read_embeddings(done.trial.training_key)
     assert kept is not None
     assert again["label"].to_pylist() != kept["label"].to_pylist()
@@ -375,6 +380,6 @@ def test_the_classical_floor_needs_no_training(place: Place, tiny_recipe: Recipe
     changes = {"encoder.name": "spectral_mean", "scoring.name": "gaussian"}
     record = run_trial(trial_of(place, tiny_recipe, changes), place)
     assert (record.history, record.train_seconds, record.clips_per_second) == ([], 0.0, None)
-    file = pq.read_schema(next((place.results_root / "embeddings").iterdir()))
+    file = pq.read_schema(next((Path(place.results_root) / "embeddings").iterdir()))
     assert "class_score" not in file.names
     assert file.field("z").type == pa.list_(pa.float32(), 32)

@@ -6,6 +6,7 @@ Each augmentation is a class whose fields are its settings and whose call applie
 in which they are applied. To add one, write its class and give it a line there.
 """
 
+import math
 import typing
 from abc import abstractmethod
 from collections.abc import Callable
@@ -115,7 +116,7 @@ class HighFrequency(Augmentation):
         match self.mode:
             case "noise":
                 # counted from the highest band, so that a band gets the same noise whatever the cutoff
-                noise_BUT = draws.normal("high_frequency.noise", x_BUT[0].numel()).view_as(x_BUT).flip(1)
+                noise_BUT = draws.normal("high_frequency.noise", math.prod(x_BUT.shape[1:])).view_as(x_BUT).flip(1)
                 changed_BUT = x_BUT + amount_BU1 * noise_BUT
             case "gain":
                 sign_B11 = draws.uniform("high_frequency.sign")[:, :, None].lt(0.5) * 2 - 1

@@ -3,6 +3,7 @@
 B items, F mel bands, T frames, C channels, D embedding. An encoder takes `spec_BFT` and gives `z_BD`, whatever T is.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from raysd.errors import BadInput
 from raysd.model.draws import Draws, stream_number
+from raysd.model.norms import Units
 from raysd.settings import Settings
 
 Width = Annotated[float, Field(gt=0, le=8)]
@@ -105,7 +107,7 @@ def pool_time(x: Tensor, how: TimePooling, gwrp_decay: float) -> Tensor:
     if how == "mean_max":
         return x.amax(dim=-1) + x.mean(dim=-1)
     if how == "mean_std":
-        variance = x.var(dim=-1, unbiased=False)
+        variance = x.var(dim=-1, unbiased=False) if len(x) else x.mean(dim=-1)  # var warns of an empty batch
         return torch.cat([x.mean(dim=-1), (variance + 1e-8).sqrt()], dim=1)  # the square root has no slope at zero
     weight_T = gwrp_decay ** torch.arange(x.shape[-1], dtype=x.dtype, device=x.device)
     weight_T = weight_T[weight_T > 1e-9]  # what is below float32's last digit need not be sorted
@@ -125,7 +127,7 @@ def _conv(
     stride: int | tuple[int, int] = 1,
     groups: int = 1,
     activation: Literal["relu", "prelu"] | None = "relu",
-) -> nn.Sequential:
+) -> Units:
     """Convolution, batch norm and, unless `activation` is None, an activation."""
     layers: list[nn.Module] = [
         nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
@@ -133,7 +135,7 @@ def _conv(
     ]
     if activation is not None:
         layers.append(nn.PReLU(channels) if activation == "prelu" else nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+    return Units(*layers)
 
 
 class _Convolutional(EncoderModule):
@@ -221,10 +223,11 @@ class _Bottleneck(nn.Module):
         super().__init__()
         wide = channels_in * expansion
         self.residual = stride == 1 and channels_in == channels
-        self.block = nn.Sequential(
+        self.block = Units(
             _conv(channels_in, wide, 1, activation=activation),
             _conv(wide, wide, 3, stride, groups=wide, activation=activation),
             _conv(wide, channels, 1, activation=None),
+            chain=3,  # the wide maps are most of the memory
         )
 
     def forward(self, x_BCFT: Tensor) -> Tensor:
@@ -247,8 +250,8 @@ class CNN(EncoderSettings):
 
     def build(self, num_bands: int) -> EncoderModule:
         c1, c2, c3, c4 = (_scaled(channels, self.width) for channels in (64, 128, 256, 256))
-        body = nn.Sequential(
-            _conv(1, c1, 3, self.stem_stride), _conv(c1, c2, 3, 2), _conv(c2, c3, 3, 2), _conv(c3, c4, 3, 2)
+        body = Units(
+            _conv(1, c1, 3, self.stem_stride), _conv(c1, c2, 3, 2), _conv(c2, c3, 3, 2), _conv(c3, c4, 3, 2), chain=2
         )
         pooled = self.pooling.size(c4, _bands_left(num_bands, self.stem_stride[0], 2, 2, 2))
         return _Convolutional(body, self, num_bands, pooled, norm=False)
@@ -293,7 +296,7 @@ class Dropout(nn.Module):
             return x
         if draws is None:
             raise ValueError("dropout in training needs draws")
-        kept = draws.uniform("dropout", x[0].numel()).reshape(x.shape) >= self.rate
+        kept = draws.uniform("dropout", math.prod(x.shape[1:])).reshape(x.shape) >= self.rate
         return x * kept / (1 - self.rate)
 
 
@@ -309,7 +312,7 @@ class _AudioNTT2020(EncoderModule):
                 nn.ReLU(inplace=True),
                 nn.MaxPool2d(2),
             ]
-        self.features = nn.Sequential(*layers)
+        self.features = Units(*layers)
         self.fc = nn.Sequential(
             nn.Linear(channels * (num_bands // 8), embedding_dim),
             nn.ReLU(inplace=True),

@@ -1,6 +1,7 @@
 """Where a trial's numbers come from: the code, the machine, the command. No environment variable, nothing secret."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import raysd
+from raysd.results.storage import redacted
 
 PACKAGES = ("raysd", "torch", "torchaudio", "ray", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "soundfile")
 """The packages whose versions can change numbers."""
 CHECKPOINT_RULE = "last epoch"
 """Which checkpoint gives the scores: never one chosen on test clips."""
+SHIPPED_CODE = "commit.json"
+"""Stands in the package where it was sent to a cluster, without its repository: what `code` said there."""
 
 
 def train_sets(additional: bool) -> str:
@@ -25,33 +29,23 @@ def train_sets(additional: bool) -> str:
 
 
 def provenance(
-    device: str,
-    threads: int,
-    precision: str,
-    skipped: Sequence[str] = (),
-    command: Sequence[str] | None = None,
-    train_sets: str = "dev",
+    skipped: Sequence[str] = (), command: Sequence[str] | None = None, train_sets: str = "dev"
 ) -> dict[str, Any]:
-    """What is recorded with a trial, as plain JSON values.
+    """What is recorded with a trial, as plain JSON values; the devices that trained it are told by the training.
 
-    `device` as torch names it, `threads` of torch in this process, `precision` as used (not as asked for), `skipped`
-    the paths of clips that could not be read, `command` the words of the command line (default: this process's),
-    `train_sets` the data trained on: "dev" or "dev + additional". Absolute paths in the command are cut to their last
-    part: results are passed on, folders are not.
+    `skipped` the paths of clips that could not be read, `command` the words of the command line (default: this
+    process's), `train_sets` the data trained on: "dev" or "dev + additional". Absolute paths in the command are cut to
+    their last part, and URIs have lost their credentials: results are passed on, folders and keys are not.
     """
     return {
-        **_code(),
+        **code(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "host": platform.node(),
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
-        "device": device,
-        "device_model": _device_model(device),
-        "threads": threads,
-        "precision": precision,
-        "command": [_without_folder(word) for word in (sys.argv if command is None else command)],
+        "command": [_without_folder(redacted(word)) for word in (sys.argv if command is None else command)],
         "skipped": list(skipped),
         "train_sets": train_sets,
         "checkpoint": CHECKPOINT_RULE,
@@ -64,12 +58,15 @@ def _without_folder(word: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _code() -> dict[str, Any]:
+def code() -> dict[str, Any]:
     """The commit of the checkout that this process runs from, and what was changed in it; all null outside of one.
 
-    Asked once a process: the code that runs is the code that was imported.
+    Asked once a process: the code that runs is the code that was imported. Where that was sent to a cluster, it is the
+    checkout that it was sent from.
     """
     package = Path(raysd.__file__).parent
+    if (package / SHIPPED_CODE).is_file():
+        return json.loads((package / SHIPPED_CODE).read_text(encoding="utf-8"))
     commit = _git(package, "rev-parse", "HEAD") if _git(package, "ls-files", "__init__.py") else None
     if commit is None:
         return {"commit": None, "dirty": None, "diff_sha256": None}
@@ -110,7 +107,8 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _device_model(device: str) -> str | None:
+def device_model(device: str) -> str | None:
+    """The name of an accelerator, as its maker calls it; None for a CPU."""
     if not device.startswith("cuda"):
         return None
     import torch  # only where a trial has imported it already

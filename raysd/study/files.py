@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 import raysd
 from raysd.errors import BadInput, nearest
+from raysd.parallel import Scale
 from raysd.recipe import Recipe
 from raysd.settings import Settings, parse, read_yaml, with_changes
 
@@ -44,15 +45,6 @@ class Factor(Settings):
         if self.setting is None and "off" in self.model_fields_set:
             raise ValueError("'off' needs a setting; in bundles of settings, name one of them off")
         return self
-
-
-class Scale(Settings):
-    """How a trial is run. Never part of its key."""
-
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
-    """Processor cores of a worker."""
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of a worker; a fraction shares one."""
 
 
 class Study(Settings):
