@@ -1,5 +1,6 @@
 """Fixtures for all tests. What needs torch imports it inside, so that tests without it start at once."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all tests, so that each corpus is decoded once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def raysd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line; gives its exit status and what it printed."""
+
+    from raysd import cli
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["raysd", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

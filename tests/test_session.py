@@ -103,7 +103,7 @@ def test_everything_is_missing_at_first(session: Callable[..., Session]) -> None
     ]
     assert {trial.fingerprint for trial in missing} == {new.fingerprint(new.study.baseline.recipe)}
     assert difference(missing[0].recipe, missing[1].recipe) == {"augment.high_frequency": ("on", None)}
-    assert not new.results.root.exists()
+    assert not Path(new.results.root).exists()
 
 
 def test_nothing_is_missing_at_last(session: Callable[..., Session], ran: Path) -> None:

@@ -3,26 +3,25 @@
 - ROOT/trials/<key>.parquet: a finished trial, one row. `pandas.read_parquet(ROOT/trials)` reads all.
 - ROOT/failures/<key>-<time>.parquet: one failed attempt, in the same schema.
 - ROOT/embeddings/<training key>.parquet: the embeddings of a training, so that another scorer needs none.
-- ROOT/work/<training key>/ and <training key>.lock: checkpoints of trainings under way.
+- ROOT/work/<training key>/<model>.pt, and <training key>.lock: checkpoints of trainings under way.
 """
 
-import os
-import shutil
+import io
 import uuid
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from raysd.errors import BadInput
+from raysd.results.storage import AT_ONCE, Storage, StorageError, is_uri, open_storage
 
 SCHEMA_VERSION = 1
 """Raised whenever a column is added, removed or changes its meaning."""
@@ -150,53 +149,83 @@ class Timing:
     total_seconds: float
 
 
-class Results:
-    """The results below one folder. Several processes, on several machines, may write to it at once."""
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """Where a training keeps one model between epochs."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-        self.trials = self.root / "trials"
+    storage: Storage
+    name: str
+
+    def read(self) -> bytes | None:
+        """What was written last; None where nothing was."""
+        return self.storage.read(self.name)
+
+    def write(self, content: bytes) -> None:
+        """Replaces what was there, whole or not at all."""
+        self.storage.replace(self.name, content)
+
+
+class Results:
+    """The results below a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER; `str()` gives it without credentials.
+
+    Several processes, on several machines, may write to it at once. All methods raise StorageError, a BadInput, where
+    the place cannot be reached, read or written.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = root if is_uri(root) else Path(root)
+        self._storage = open_storage(root)
+
+    def __str__(self) -> str:
+        return str(self._storage)
+
+    def writable(self) -> None:
+        """Raises StorageError unless a small file can be written, read back and removed."""
+        name, content = f".{uuid.uuid4().hex}.probe", b"written by raysd to see whether it can"
+        self._storage.replace(name, content)
+        if self._storage.read(name) != content:
+            raise StorageError(f"{self}: what is written there is not read back; choose another place for the results")
+        self._storage.delete(name)
 
     def done(self) -> set[str]:
         """The keys of the finished trials, from file names alone."""
-        return {path.stem for path in self.trials.glob("*.parquet")}
+        return {_stem(name) for name in self._storage.names("trials", ".parquet")}
 
     def trained(self) -> set[str]:
         """The training keys whose embeddings are there, from file names alone."""
-        return {path.stem for path in (self.root / "embeddings").glob("*.parquet")}
+        return {_stem(name) for name in self._storage.names("embeddings", ".parquet")}
 
     def has(self, key: str) -> bool:
-        return (self.trials / f"{key}.parquet").exists()
+        return self._storage.exists(f"trials/{key}.parquet")
 
     def write(self, record: Record) -> bool:
         """Keeps a finished trial. The first one wins: False where the trial was there already, and nothing changes."""
         if record.state != "done" or record.failure_kind is not None:
             raise ValueError(f"trial {record.key} is not done")
-        return _write_new(self.trials / f"{record.key}.parquet", _table(record))
+        return self._storage.write_new(f"trials/{record.key}.parquet", _parquet(_table(record)))
 
-    def write_failure(self, record: Record) -> Path:
+    def write_failure(self, record: Record) -> str:
         """Keeps a failed attempt beside those before it, and returns where."""
         if record.state != "failed" or record.failure_kind not in FAILURE_KINDS:
             raise ValueError(f"trial {record.key} has not failed of any of {', '.join(FAILURE_KINDS)}")
         stamp = record.finished.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        path = self.root / "failures" / f"{record.key}-{stamp}.parquet"
-        _write_new(path, _table(record))
-        return path
+        name = f"failures/{record.key}-{stamp}.parquet"
+        self._storage.write_new(name, _parquet(_table(record)))
+        return f"{self}/{name}"
 
     def read(self, key: str) -> Record:
         """One finished trial; raises BadInput where it is not there, or its file cannot be read."""
-        path = self.trials / f"{key}.parquet"
-        if not path.exists():
-            raise BadInput(f"{self.trials}: no trial {key}")
-        rows = _read([path], None).to_pylist()
-        return Record(**rows[0])
+        found = self._read_one(f"trials/{key}.parquet")
+        if found is None:
+            raise BadInput(f"{self}/trials: no trial {key}")
+        return Record(**found.to_pylist()[0])
 
     def find(self, beginning: str) -> Record:
         """The finished trial whose key starts so; raises BadInput where there is none, or more than one."""
         found = sorted(key for key in self.done() if key.startswith(beginning))
         if len(found) != 1:
             which = f"{len(found)} trials" if found else "no trial"
-            raise BadInput(f"{self.trials}: {which} with a key that starts with '{beginning}'; give more of one key")
+            raise BadInput(f"{self}/trials: {which} with a key that starts with '{beginning}'; give more of one key")
         return self.read(found[0])
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -204,16 +233,16 @@ class Results:
 
         Raises BadInput for a file that cannot be read, or that a newer raysd wrote.
         """
-        return _read(_files(self.trials), columns).to_pandas()
+        return self._read(self._storage.names("trials", ".parquet"), columns).to_pandas()
 
     def rows(self, columns: Sequence[str], keys: Collection[str] | None = None) -> list[dict[str, Any]]:
         """The same as plain values: some columns of all finished trials, or of those of `keys`."""
-        files = [path for path in _files(self.trials) if keys is None or path.stem in keys]
-        return _read(files, columns).to_pylist()
+        names = [name for name in self._storage.names("trials", ".parquet") if keys is None or _stem(name) in keys]
+        return self._read(names, columns).to_pylist()
 
     def failures(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All failed attempts, in the same columns."""
-        return _read(_files(self.root / "failures"), columns).to_pandas()
+        return self._read(self._storage.names("failures", ".parquet"), columns).to_pandas()
 
     def timings(self) -> list[Timing]:
         """The times of all finished trials."""
@@ -221,47 +250,93 @@ class Results:
 
     def write_embeddings(self, training_key: str, table: pa.Table) -> bool:
         """Keeps a training's embeddings: the clips' columns, `z` (fixed-size list of float32) and `class_score`."""
-        return _write_new(self.root / "embeddings" / f"{training_key}.parquet", table)
+        return self._storage.write_new(f"embeddings/{training_key}.parquet", _parquet(table))
 
     def read_embeddings(self, training_key: str) -> pa.Table | None:
-        path = self.root / "embeddings" / f"{training_key}.parquet"
-        if not path.exists():
+        name = f"embeddings/{training_key}.parquet"
+        content = self._storage.read(name)
+        if content is None:
             return None
         try:
-            return pq.ParquetFile(path).read()
+            return pq.ParquetFile(pa.BufferReader(content)).read()
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, error) from None
+            raise self._unreadable(name, error) from None
 
-    def work(self, training_key: str) -> Path:
-        """The folder for the checkpoints of a training under way, made if need be."""
-        return _made(self.root / "work" / training_key)
+    def checkpoint(self, training_key: str, model: str) -> StoredCheckpoint:
+        """Where one model of a training is kept between epochs."""
+        return StoredCheckpoint(self._storage, f"work/{training_key}/{model}.pt")
+
+    def checkpoints(self) -> dict[str, datetime]:
+        """The training keys that have a checkpoint, each with the time of its last one."""
+        found = [(detail.modified, name) for name, detail in self._storage.details("work", ".pt").items()]
+        return {PurePosixPath(name).parent.name: modified for modified, name in sorted(found)}
 
     def clear_work(self, training_key: str) -> None:
         """Removes the checkpoints of a training that is finished, and its lock.
 
         Whoever waits for the lock finds the embeddings when they get it, so that it guards nothing any more.
         """
-        folder = self.root / "work"
-        shutil.rmtree(folder / training_key, ignore_errors=True)
-        with suppress(OSError):  # Windows keeps a file that is open
-            (folder / f"{training_key}.lock").unlink()
+        self._storage.delete_folder(f"work/{training_key}")
 
-    @contextmanager
-    def lock(self, training_key: str) -> Iterator[None]:
+    def lock(self, training_key: str) -> AbstractContextManager[object]:
         """Held by the one process that trains `training_key`; the others wait. A killed process lets go of it.
 
-        The lock stands beside the work folder, so that the folder can be removed while it is held.
+        Object storage has no locks: there, two studies that run at once may train a trial twice; one record is kept.
         """
-        with FileLock(_made(self.root / "work") / f"{training_key}.lock"):
-            yield
+        return self._storage.lock(f"work/{training_key}")
 
     def sizes(self) -> tuple[float | None, float | None]:
         """Mean bytes of a trial's record and of a training's embeddings; None where there are none."""
         means = []
-        for folder in (self.trials, self.root / "embeddings"):
-            sizes = [path.stat().st_size for path in _files(folder)]
+        for folder in ("trials", "embeddings"):
+            sizes = [detail.num_bytes for detail in self._storage.details(folder, ".parquet").values()]
             means.append(sum(sizes) / len(sizes) if sizes else None)
         return means[0], means[1]
+
+    def _read(self, names: list[str], columns: Sequence[str] | None) -> pa.Table:
+        """The rows of record files, in that order."""
+        asked = list(columns) if columns is not None else SCHEMA.names
+        wanted = [*asked, *({"schema_version"} - set(asked))]
+        if not names:
+            return SCHEMA.empty_table().select(asked)
+        paths, filesystem = self._storage.for_arrow(names)
+        try:
+            dataset = pyarrow.dataset.dataset(paths, schema=SCHEMA, format="parquet", filesystem=filesystem)
+            found = dataset.to_table(columns=wanted, fragment_readahead=AT_ONCE)
+        except (pa.ArrowException, OSError):  # one by one: to name the one, or one was replaced while it was read
+            return pa.concat_tables(filter(None, map(self._read_one, names))).select(asked)
+        for name, version in zip(names, found["schema_version"].to_pylist(), strict=True):
+            self._check_version(name, version)
+        return found.select(asked)
+
+    def _read_one(self, name: str) -> pa.Table | None:
+        """The row of a record file; None where it is not there."""
+        content = self._storage.read(name)
+        if content is None:
+            return None
+        try:
+            found = pq.ParquetFile(pa.BufferReader(content))
+            version = (found.schema_arrow.metadata or {}).get(b"raysd_schema_version", b"0")
+            self._check_version(name, int(version))  # a newer schema may not fit this one's types
+            table = pa.concat_tables([SCHEMA.empty_table(), found.read()], promote_options="default")
+            self._check_version(name, table["schema_version"][0].as_py())
+            return table.select(SCHEMA.names)
+        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+            raise self._unreadable(name, error) from None
+
+    def _check_version(self, name: str, version: int | None) -> None:
+        if version is None:
+            raise self._unreadable(name, ValueError("it has no schema_version"))
+        if version > SCHEMA_VERSION:
+            raise BadInput(
+                f"{self}/{name}: written by a newer raysd (schema {version}; this one reads up to {SCHEMA_VERSION}); "
+                "upgrade raysd, or choose another results folder"
+            )
+
+    def _unreadable(self, name: str, error: Exception) -> BadInput:
+        return BadInput(
+            f"{self}/{name}: cannot be read as results ({error}); delete it, and what is missing is run again"
+        )
 
 
 def schema_markdown() -> str:
@@ -273,8 +348,9 @@ def schema_markdown() -> str:
         "",
         f"Version {SCHEMA_VERSION}. Every finished trial is one Parquet file of one row in `RESULTS/trials/`, named by",
         "its key, written whole and never changed. `pandas.read_parquet('RESULTS/trials')` reads them as one frame,",
-        "without raysd. Failed attempts stand in `RESULTS/failures/` in the same schema. A file whose name starts with",
-        "a point is being written; readers pass it over.",
+        "without raysd, and from object storage `pandas.read_parquet('BUCKET/FOLDER/trials', filesystem=...)` with",
+        "`pyarrow.fs.S3FileSystem()` or `pyarrow.fs.GcsFileSystem()`. Failed attempts stand in `RESULTS/failures/` in",
+        "the same schema. A file whose name starts with a point is being written; readers pass it over.",
         "",
         "`RESULTS/embeddings/<training_key>.parquet` holds the embeddings of a training, a row a clip: `path` to",
         "`label` as in `scores` below, `z` (the embedding, float32) and, with classification, `class_score` (float32).",
@@ -308,89 +384,14 @@ def _table(record: Record) -> pa.Table:
     return pa.Table.from_pylist([values], schema=SCHEMA)
 
 
-def _write_new(path: Path, table: pa.Table) -> bool:
-    """Makes `path` appear whole, unless it is there; a writer that is killed leaves a hidden file or nothing."""
-    if path.exists():
-        return False
-    hidden = _made(path.parent) / f".{path.stem}.{uuid.uuid4().hex}.tmp"
-    try:
-        with hidden.open("xb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(hidden, path)  # unlike a rename, never replaces what another writer put there
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without hard links
-            os.replace(hidden, path)
-        _sync_folder(path.parent)
-        return True
-    finally:
-        hidden.unlink(missing_ok=True)
+def _parquet(table: pa.Table) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    return content.getvalue()
 
 
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{folder}: results cannot be kept there: {error.strerror}; choose another folder") from None
-    return folder
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every file system can
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.parquet"))
-
-
-def _read(files: list[Path], columns: Sequence[str] | None) -> pa.Table:
-    """The rows of record files, in that order: one pass for the versions, one for the columns asked for."""
-    names = list(columns) if columns is not None else SCHEMA.names
-    if not files:
-        return SCHEMA.empty_table().select(names)
-    paths = [str(path) for path in files]
-    try:
-        dataset = pyarrow.dataset.dataset(paths, schema=SCHEMA, format="parquet")
-        versions = dataset.to_table(columns=["schema_version"])["schema_version"].to_pylist()
-        _check_versions(files, versions)
-        return dataset.to_table(columns=names)
-    except (pa.ArrowException, OSError) as error:
-        for path in files:
-            _check_file(path)
-        raise _unreadable(files[0].parent, error) from None
-
-
-def _check_versions(files: list[Path], versions: list[int | None]) -> None:
-    for path, version in zip(files, versions, strict=True):
-        if version is None:
-            raise _unreadable(path, ValueError("it has no schema_version"))
-        if version > SCHEMA_VERSION:
-            raise BadInput(
-                f"{path}: written by a newer raysd (schema {version}; this one reads up to {SCHEMA_VERSION}); "
-                "upgrade raysd, or choose another results folder"
-            )
-
-
-def _check_file(path: Path) -> None:
-    try:
-        found = pq.ParquetFile(path)
-        version = (found.schema_arrow.metadata or {}).get(b"raysd_schema_version", b"0")
-        _check_versions([path], [int(version)])  # a newer schema may not fit this one's types
-        found.read().cast(SCHEMA)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> BadInput:
-    return BadInput(f"{path}: cannot be read as results ({error}); delete it, and what is missing is run again")
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
 
 
 if __name__ == "__main__":

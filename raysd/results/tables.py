@@ -208,7 +208,7 @@ def study_tables(study: "LoadedStudy", results: Results, fingerprint: str | None
     chosen = [corpus for corpus in corpora if fingerprint in (None, corpus)]
     if not chosen:
         on = f" on the data {fingerprint}" if fingerprint else ""
-        raise BadInput(f"{results.root}: no finished trial of study {study.name}{on}; first: raysd run {study.name}")
+        raise BadInput(f"{results}: no finished trial of study {study.name}{on}; first: raysd run {study.name}")
     tables = []
     for corpus in chosen:
         keys = (t["key"] for t in trials if t["data_fingerprint"] == corpus and t["recipe_key"] in same_data)

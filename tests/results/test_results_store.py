@@ -1,5 +1,6 @@
-"""Records of trials: whole or not at all, once, readable by anyone."""
+"""Records of trials: whole or not at all, once, readable by anyone; in a folder and in object storage."""
 
+import io
 import multiprocessing
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from raysd.errors import BadInput
 from raysd.results import store
+from raysd.results.storage import open_storage
 from raysd.results.store import SCHEMA, SCHEMA_VERSION, Record, Results, schema_markdown
 
 START = datetime(2024, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -55,8 +57,14 @@ def record(key: str = "k0", seed: int = 0, **changes) -> Record:
     return Record(**values | changes)
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
-    results = Results(tmp_path / "deep" / "root")
+def parquet(table: pa.Table) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    return content.getvalue()
+
+
+def test_what_was_written_is_read(root: str | Path) -> None:
+    results = Results(root)
     assert results.done() == set()
     assert results.write(record())
     assert results.read("k0") == record()
@@ -65,20 +73,20 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert not results.has("k1")
 
 
-def test_frames_are_taken_as_entries(tmp_path: Path) -> None:
+def test_frames_are_taken_as_entries(root: str | Path) -> None:
     clips = pd.DataFrame([record().scores[0], CLIP | {"domain": np.nan, "label": pd.NA, "score": 1.0}])
     clips["label"] = clips["label"].astype("Int8")
-    Results(tmp_path).write(record(scores=clips.assign(extra=1)))
-    read = Results(tmp_path).read("k0").scores
+    Results(root).write(record(scores=clips.assign(extra=1)))
+    read = Results(root).read("k0").scores
     assert list(read) == [record().scores[0], CLIP | {"domain": None, "label": None, "score": 1.0}]
 
 
-def test_the_first_one_wins(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_the_first_one_wins(root: str | Path) -> None:
+    results = Results(root)
     assert results.write(record(variant="first"))
-    before = (results.trials / "k0.parquet").read_bytes()
+    before = open_storage(root).read("trials/k0.parquet")
     assert not results.write(record(variant="second"))
-    assert (results.trials / "k0.parquet").read_bytes() == before
+    assert open_storage(root).read("trials/k0.parquet") == before
 
 
 def test_of_many_writers_at_once_one_wins(tmp_path: Path) -> None:
@@ -95,7 +103,7 @@ def test_of_many_writers_at_once_one_wins(tmp_path: Path) -> None:
         thread.join()
     winners = [name for won, name in wins if won]
     assert winners == [results.read("k0").variant]
-    assert os.listdir(results.trials) == ["k0.parquet"]
+    assert os.listdir(tmp_path / "trials") == ["k0.parquet"]
 
 
 def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,22 +123,25 @@ def test_a_writer_that_fails_or_is_killed_leaves_nothing_that_is_read(tmp_path: 
         patch.setattr(pq, "write_table", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             results.write(record("k1"))
-    assert os.listdir(results.trials) == ["k0.parquet"]
+    assert os.listdir(tmp_path / "trials") == ["k0.parquet"]
     seen: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", lambda hidden, path: seen.append(Path(hidden).name) or os.rename(hidden, path))
         results.write(record("k1"))
-    (results.trials / seen[0]).write_bytes(b"half a record")  # what a kill before the last step leaves
+    (tmp_path / "trials" / seen[0]).write_bytes(b"half a record")  # what a kill before the last step leaves
     assert results.done() == {"k0", "k1"}
     assert len(results.frame()) == 2
-    assert len(pd.read_parquet(results.trials)) == 2
+    assert len(pd.read_parquet(tmp_path / "trials")) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     results = Results(tmp_path / "file")
-    for use in (lambda: results.write(record()), lambda: results.work("t0"), lambda: results.lock("t0").__enter__()):
-        with pytest.raises(BadInput, match=r"file/.*: results cannot be kept there: Not a directory; choose another"):
+    keep, hold = results.checkpoint("t0", "all").write, results.lock("t0").__enter__
+    for use in (lambda: results.write(record()), lambda: keep(b"x"), hold, results.writable):
+        with pytest.raises(
+            BadInput, match=r"file.*: results cannot be kept there: (Not a directory|File exists); choose"
+        ):
             use()
     assert results.done() == set()
 
@@ -144,21 +155,21 @@ def test_only_finished_trials_are_trials(tmp_path: Path) -> None:
         Results(tmp_path).write_failure(record(state="failed", failure_kind="bad luck"))
 
 
-def test_every_failure_is_kept_and_none_counts_as_done(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_every_failure_is_kept_and_none_counts_as_done(root: str | Path) -> None:
+    results = Results(root)
     failed = record(state="failed", failure_kind="non_finite", traceback="Traceback ...", scores=[], metrics=[])
     first = results.write_failure(failed)
     second = results.write_failure(replace(failed, finished=START + timedelta(seconds=9), failure_kind="oom"))
     assert first != second
-    assert first.name == "k0-20240301T120005.123456Z.parquet"
+    assert first == f"{results}/failures/k0-20240301T120005.123456Z.parquet"
     assert results.done() == set()
     frame = results.failures(["key", "failure_kind", "traceback"])
     assert frame["failure_kind"].tolist() == ["non_finite", "oom"]
     assert frame["traceback"].tolist() == ["Traceback ..."] * 2
 
 
-def test_all_trials_are_one_frame(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_all_trials_are_one_frame(root: str | Path) -> None:
+    results = Results(root)
     assert list(results.frame().columns) == SCHEMA.names
     for i in (2, 0, 1):
         results.write(record(f"k{i}", seed=i))
@@ -186,46 +197,50 @@ def test_pandas_reads_the_trials_without_raysd(tmp_path: Path) -> None:
     assert found.stdout.strip() == f"[0, 1, 2] True {sum([0.1 + 0.2] * 3)}"
 
 
-def test_a_corrupt_file_names_itself(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_a_corrupt_file_names_itself(root: str | Path) -> None:
+    results, storage = Results(root), open_storage(root)
     for key in ("k0", "k1", "k2"):
         results.write(record(key))
-    whole = (results.trials / "k1.parquet").read_bytes()
+    whole = storage.read("trials/k1.parquet") or b""
     for broken in (b"", b"not parquet at all", whole[: len(whole) // 2], b"PAR1" + whole[4:-30] + b"x" * 30):
-        (results.trials / "k1.parquet").write_bytes(broken)
+        storage.replace("trials/k1.parquet", broken)
         for read in (results.frame, lambda: results.read("k1"), lambda: results.rows(["seed"])):
             with pytest.raises(BadInput, match=r"k1\.parquet: cannot be read as results .*delete it") as error:
                 read()
             assert "\n" not in str(error.value)
-    pq.write_table(pa.table({"a": [1]}), results.trials / "k1.parquet")
+    for foreign in (pa.table({"a": [1]}), SCHEMA.empty_table()):
+        storage.replace("trials/k1.parquet", parquet(foreign))
+        with pytest.raises(BadInput, match=r"k1\.parquet: cannot be read as results"):
+            results.read("k1")
+    storage.replace("trials/k1.parquet", parquet(pa.table({"a": [1]})))
     with pytest.raises(BadInput, match=r"k1\.parquet: cannot be read as results"):
         results.frame()
 
 
-def test_results_of_a_newer_raysd_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = Results(tmp_path)
+def test_results_of_a_newer_raysd_are_refused(root: str | Path) -> None:
+    results, storage = Results(root), open_storage(root)
     results.write(record("k0"))
     results.write(record("k1", schema_version=SCHEMA_VERSION + 1))
     with pytest.raises(BadInput, match=r"k1\.parquet: written by a newer raysd \(schema 2; this one reads up to 1\)"):
         results.frame(["seed"])
     with pytest.raises(BadInput, match="newer raysd"):
         results.read("k1")
-    (results.trials / "k1.parquet").unlink()
     newer = pa.schema([field if field.name != "seed" else pa.field("seed", pa.string()) for field in SCHEMA])
-    row = pq.read_table(results.trials / "k0.parquet").to_pylist()[0] | {"seed": "a", "schema_version": 2}
+    row = pq.read_table(pa.BufferReader(storage.read("trials/k0.parquet"))).to_pylist()[0]
+    row |= {"seed": "a", "schema_version": 2}
     table = pa.Table.from_pylist([row], schema=newer.with_metadata({"raysd_schema_version": "2"}))
-    pq.write_table(table, results.trials / "k1.parquet")
+    storage.replace("trials/k1.parquet", parquet(table))
     with pytest.raises(BadInput, match="newer raysd"):
         results.frame(["seed"])
 
 
-def test_a_trial_that_is_not_there(tmp_path: Path) -> None:
+def test_a_trial_that_is_not_there(root: str | Path) -> None:
     with pytest.raises(BadInput, match="no trial k9"):
-        Results(tmp_path).read("k9")
+        Results(root).read("k9")
 
 
-def test_a_trial_is_found_by_the_beginning_of_its_key(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_a_trial_is_found_by_the_beginning_of_its_key(root: str | Path) -> None:
+    results = Results(root)
     for key in ("ab1", "ab2", "c"):
         results.write(record(key))
     assert results.find("ab2").key == "ab2"
@@ -235,8 +250,8 @@ def test_a_trial_is_found_by_the_beginning_of_its_key(tmp_path: Path) -> None:
             results.find(wrong)
 
 
-def test_embeddings(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_embeddings(root: str | Path) -> None:
+    results = Results(root)
     z_ND = np.arange(6, dtype=np.float32).reshape(2, 3)
     z = pa.FixedSizeListArray.from_arrays(pa.array(z_ND.ravel()), 3)
     table = pa.table({"path": ["a", "b"], "z": z, "class_score": pa.array([0.5, None], pa.float32())})
@@ -250,19 +265,42 @@ def test_embeddings(tmp_path: Path) -> None:
     assert (read.schema.metadata or {})[b"training"] == b"kept"
     np.testing.assert_array_equal(np.stack(read["z"].to_numpy()), z_ND)
     assert results.trained() == {"t0"}
-    (tmp_path / "embeddings" / "t0.parquet").write_bytes(b"x")
+    open_storage(root).replace("embeddings/t0.parquet", b"x")
     with pytest.raises(BadInput, match=r"t0\.parquet: cannot be read"):
         results.read_embeddings("t0")
 
 
-def test_work_folders_come_and_go_while_they_are_locked(tmp_path: Path) -> None:
+def test_checkpoints_come_and_go_while_they_are_locked(root: str | Path) -> None:
+    results, began = Results(root), datetime.now(UTC) - timedelta(seconds=2)  # object storage counts whole seconds
+    one, other = results.checkpoint("t0", "fan"), results.checkpoint("t0", "valve")
+    assert one.read() is None
+    assert results.checkpoints() == {}
+    with results.lock("t0"):
+        for content in (b"first", b"second, longer", b""):
+            one.write(content)
+            assert one.read() == content
+        other.write(b"x")
+        results.checkpoint("t1", "fan").write(b"y")
+        assert results.checkpoints().keys() == {"t0", "t1"}
+        assert all(began <= last <= datetime.now(UTC) for last in results.checkpoints().values())
+        results.clear_work("t0")
+        assert one.read() is other.read() is None
+        assert results.checkpoints().keys() == {"t1"}
+    results.clear_work("t0")
+    assert results.checkpoint("t1", "fan").read() == b"y"
+
+
+def test_a_finished_training_leaves_no_lock(tmp_path: Path) -> None:
     results = Results(tmp_path)
     with results.lock("t0"):
-        (results.work("t0") / "all.pt").write_bytes(b"x")
-        assert (results.work("t0") / "all.pt").read_bytes() == b"x"
+        results.checkpoint("t0", "all").write(b"x")
         results.clear_work("t0")
-        assert not (tmp_path / "work" / "t0").exists()
-    results.clear_work("t0")
+    assert os.listdir(tmp_path / "work") == []
+
+
+def test_the_probe_of_a_place_that_works_leaves_nothing(root: str | Path) -> None:
+    Results(root).writable()
+    assert open_storage(root).names("", "") == []
 
 
 def _hold(root: Path, held, let_go) -> None:
@@ -294,14 +332,13 @@ def test_a_lock_waits_for_its_holder_and_outlives_no_process(tmp_path: Path) -> 
     holder.join()
 
 
-def test_sizes(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_sizes(root: str | Path) -> None:
+    results, storage = Results(root), open_storage(root)
     assert results.sizes() == (None, None)
     results.write(record())
     results.write_embeddings("t0", pa.table({"path": ["a"]}))
-    assert results.sizes() == (
-        (tmp_path / "trials" / "k0.parquet").stat().st_size,
-        (tmp_path / "embeddings" / "t0.parquet").stat().st_size,
+    assert results.sizes() == tuple(
+        len(storage.read(name) or b"") for name in ("trials/k0.parquet", "embeddings/t0.parquet")
     )
 
 
