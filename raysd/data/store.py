@@ -1,8 +1,18 @@
-"""The clips of a data set, decoded once into one memory-mapped array with an Arrow index.
+"""The clips of a data set, decoded once a node into one memory-mapped array with an Arrow index.
 
-A store is a folder of the cache with `samples.bin` (all clips one after another), `index.parquet` (a row per clip) and
-`store.json`. It is named after the listing (path, size, time of change and meaning of every file) and the decoding, so
-that finding a store reads no audio. It is built under a file lock in a hidden folder, and made visible by one rename.
+A store is a folder of the cache, which lies on the node's own disk, with `samples.bin` (all clips one after another),
+`index.parquet` (a row per clip) and `store.json`. It is built in a hidden folder and made visible by one rename. What
+guards what:
+
+- The folder's name is made from the listing (path, size, time of change and meaning of every file) and the decoding:
+  finding a store reads no audio, and changed recordings are never taken for decoded ones.
+- A file lock lets one process of a node build while the others wait. The system frees it when its holder dies, and who
+  waited goes on with what is there.
+- The journal of a build (see `build`) lets a killed one be continued without decoding anything twice, and without
+  keeping what was torn or damaged. The result is the same to the byte.
+- The fingerprint, made from the SHA-256 of every recording, says that two nodes hold the same clips: a trial asks for
+  the one that its study was planned with.
+- Opening compares the lengths of the files only, and `Store.verify` the samples of each clip with their CRC-32.
 
 B items of a batch.
 """
@@ -11,27 +21,27 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import Field, field_validator
 
-from raysd.data.audio import Unusable, decode
+from raysd.data.build import JOURNAL, SAMPLES, Written, decode_into
 from raysd.data.layouts import Clip, require_train_and_test, scan
 from raysd.errors import BadInput
 from raysd.settings import Settings
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a store of the same listing would hold something else than before."""
 
-_DECODED_AT_ONCE = 64  # clips that wait in memory to be written
 _SHOWN = 5  # bad clips that the one line of an error names
 _INDEX = pa.schema(
     [
@@ -42,6 +52,7 @@ _INDEX = pa.schema(
         ("length", pa.int64()),
         ("source_rate_hz", pa.int32()),
         ("checksum", pa.string()),
+        ("samples_crc32", pa.uint32()),
     ]
 )
 
@@ -87,20 +98,28 @@ class Store:
         self.data = data
         self.clips: pd.DataFrame = _read_index(folder / "index.parquet")
         """A row per clip, 0 .. N-1, sorted by path: path, machine, section, part, domain, split, label, attributes,
-        offset and length (in samples of the store), source_rate_hz, checksum (SHA-256 of the file). A domain or label
-        that is not known is missing; labels are nullable (Int8); attributes are tuples of (name, value)."""
-        self.samples: np.memmap = np.memmap(folder / "samples.bin", dtype=data.dtype, mode="r")
+        offset and length (in samples of the store), source_rate_hz, checksum (SHA-256 of the file), samples_crc32. A
+        domain or label that is not known is missing; labels are nullable (Int8); attributes are tuples of (name,
+        value)."""
+        self.samples: np.memmap = np.memmap(folder / SAMPLES, dtype=data.dtype, mode="r")
         """All clips one after another; int16 or float16."""
         self.fingerprint: str = about["fingerprint"]
         """Names the recordings and their decoding: the same wherever the data root lies, and whatever is known of the
         labels of test clips."""
         self.skipped: list[tuple[str, str]] = [(path, reason) for path, reason in about["skipped"]]
         """Path and reason of each clip that was left out by `skip_bad`."""
+        self._folder = folder
         self._flat = np.asarray(self.samples)  # slices of a plain array are cheaper than those of a memory map
         self._offset_N: np.ndarray = self.clips["offset"].to_numpy()
         self._length_N: np.ndarray = self.clips["length"].to_numpy()
         if len(self.clips) != about["clips"] or len(self._flat) != self._length_N.sum():
             raise ValueError("files of different lengths")
+
+    def verify(self) -> None:
+        """Reads all samples. Raises BadInput where they are not what was decoded: a bad disk, an incomplete copy."""
+        for path, offset, length, crc32 in self.clips[["path", "offset", "length", "samples_crc32"]].to_numpy():
+            if zlib.crc32(self._flat[offset : offset + length].data) != crc32:
+                raise _damaged(self._folder, f"the samples of {path} have another checksum")
 
     def waveforms(self, rows_B: np.ndarray, starts_B: np.ndarray, samples: int) -> np.ndarray:
         """(B, samples) float32 in [-1, 1): pieces of the clips in rows `rows_B`, from sample `starts_B` of each on.
@@ -129,16 +148,18 @@ def open_store(
 ) -> Store:
     """The store of the clips under `root` that `data` asks for; built below `cache` by `workers` threads if need be.
 
-    Several processes may ask at the same time: one builds, the others wait. `progress` gets (clips done, clips in all).
-    Raises BadInput for a folder without such clips (see `layouts.scan`) and for a cache that cannot be written, and
-    BadClips for clips that cannot be decoded, all of them, unless `skip_bad` leaves those out.
+    Several processes may ask at the same time: one builds, the others wait. A build that did not end is continued.
+    `progress` gets (clips done, clips in all) after each clip, and once before for those that were there already.
+    Raises BadInput for a folder without such clips (see `layouts.scan`), for a cache that cannot be written, and for
+    one with too little room, before anything is decoded. Raises BadClips for clips that cannot be decoded, all of them,
+    unless `skip_bad` leaves those out.
     """
     clips = _scan(root, data)
     folder = cache / _key(root, data, clips)
     if not folder.is_dir():
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f"{folder.name}.lock"):
+            with _lock(folder):
                 if not folder.is_dir():
                     _build(root, data, clips, folder, skip_bad, progress, workers or os.cpu_count() or 1)
         except OSError as error:
@@ -182,12 +203,14 @@ def _open(root: Path, data: Data, folder: Path, skip_bad: bool, of: int) -> Stor
     try:
         store = Store(root, data, folder)
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
-        raise BadInput(
-            f"{folder}: these decoded clips are damaged ({error}); delete the folder, it is made anew"
-        ) from None
+        raise _damaged(folder, str(error)) from None
     if store.skipped and not skip_bad:
         _refuse(root, store.skipped, of)
     return store
+
+
+def _damaged(folder: Path, reason: str) -> BadInput:
+    return BadInput(f"{folder}: these decoded clips are damaged ({reason}); delete the folder, it is made anew")
 
 
 def _refuse(root: Path, bad: list[tuple[str, str]], of: int) -> NoReturn:
@@ -201,12 +224,6 @@ def _refuse(root: Path, bad: list[tuple[str, str]], of: int) -> NoReturn:
     raise error
 
 
-class _Decoded(NamedTuple):
-    samples: np.ndarray
-    source_rate_hz: int
-    checksum: str
-
-
 def _build(
     root: Path,
     data: Data,
@@ -216,72 +233,63 @@ def _build(
     progress: Callable[[int, int], None] | None,
     workers: int,
 ) -> None:
-    building = folder.with_name(f".building-{folder.name}")
-    shutil.rmtree(building, ignore_errors=True)  # left by a process that was killed; the lock is ours
-    building.mkdir()
-    try:
-        rows: list[dict[str, Any]] = []
-        kept: list[Clip] = []
-        bad: list[tuple[str, str]] = []
-        offset = 0
-        with (building / "samples.bin").open("wb") as file:
-            for done, (clip, decoded) in enumerate(_decode_all(root, data, clips, workers), start=1):
-                if isinstance(decoded, str):
-                    bad.append((clip.path, decoded))
-                elif not bad or skip_bad:
-                    file.write(decoded.samples.tobytes())
-                    kept.append(clip)
-                    rows.append(_row(clip, decoded, offset))
-                    offset += len(decoded.samples)
-                if progress:
-                    progress(done, len(clips))
-        if bad and not (skip_bad and kept):
-            _refuse(root, bad, len(clips))
-        require_train_and_test(root, kept)
-        pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX), building / "index.parquet")
-        about = {"fingerprint": _fingerprint(data, rows), "clips": len(rows), "skipped": bad}
-        (building / "store.json").write_text(json.dumps(about), encoding="utf-8")
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    """Whatever ends this early leaves its work in the hidden folder, for the next one to continue."""
+    building = _building(root, data, folder)
+    written = decode_into(building, root, clips, data, progress, workers)
+    rows: list[dict[str, Any]] = []
+    kept: list[Clip] = []
+    bad: list[tuple[str, str]] = []
+    offset = 0
+    for clip, entry in zip(clips, written, strict=True):
+        if entry.bad is not None:
+            bad.append((clip.path, entry.bad))
+        else:
+            kept.append(clip)
+            rows.append(_row(clip, entry, offset))
+            offset += entry.length
+    if bad and not (skip_bad and kept):
+        _refuse(root, bad, len(clips))
+    require_train_and_test(root, kept)
+    pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX), building / "index.parquet")
+    about = {"fingerprint": _fingerprint(data, rows), "clips": len(rows), "skipped": bad}
+    (building / "store.json").write_text(json.dumps(about), encoding="utf-8")
+    for path in building.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file)  # a power cut may not leave a visible store with holes
+    building.rename(folder)
+    (folder / JOURNAL).unlink()  # only now: without it, a build that is killed before would start anew
 
 
-def _decode_all(root: Path, data: Data, clips: list[Clip], workers: int) -> Iterator[tuple[Clip, _Decoded | str]]:
-    """Each clip in order with what was decoded, or with the reason why it is bad. Threads do, for decoding, hashing and
-    resampling release Python's lock."""
+def _building(root: Path, data: Data, folder: Path) -> Path:
+    """The hidden folder in which the store is built: the one that was begun for it, or a new one.
 
-    def decoded(clip: Clip) -> _Decoded | str:
-        path = root / clip.path
-        try:
-            wave, source_rate_hz = decode(path, data.sample_rate_hz, data.channel)
-            with path.open("rb") as file:
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
-            return _Decoded(_quantise(wave, data.dtype), source_rate_hz, checksum)
-        except Unusable as error:
-            return str(error)
-
-    with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, len(clips), _DECODED_AT_ONCE):
-            some = clips[first : first + _DECODED_AT_ONCE]
-            yield from zip(some, pool.map(decoded, some), strict=True)
+    Its name also says what was asked of which data root. A build that was begun for the same, when the clips there were
+    others, will never be continued: it is removed, unless a process is still at it.
+    """
+    asked = [str(root.resolve()), data.year, data.machines, data.additional, _decoding(data)]
+    prefix = f".building-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}-"
+    building = next(folder.parent.glob(f".building-*-{folder.name}"), folder.with_name(prefix + folder.name))
+    for other in folder.parent.glob(f"{prefix}*"):
+        if other != building:
+            with suppress(Timeout), _lock(other.with_name(other.name.removeprefix(prefix)), timeout=0):
+                shutil.rmtree(other, ignore_errors=True)
+    return building
 
 
-def _quantise(wave: np.ndarray, dtype: Literal["int16", "float16"]) -> np.ndarray:
-    if dtype == "int16":
-        return np.clip(np.rint(wave * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
-    if np.abs(wave).max() > np.finfo(np.float16).max:
-        raise Unusable("holds samples that are too large for float16")
-    return wave.astype(np.float16)
+def _lock(folder: Path, timeout: float = -1) -> FileLock:
+    """What a process holds that builds the store `folder`; the system frees it when the process dies."""
+    return FileLock(folder.with_name(f"{folder.name}.lock"), timeout)
 
 
-def _row(clip: Clip, decoded: _Decoded, offset: int) -> dict[str, Any]:
+def _row(clip: Clip, entry: Written, offset: int) -> dict[str, Any]:
     return {
         **{name: getattr(clip, name) for name in ("path", "machine", "section", "part", "domain", "split", "label")},
         "attributes": list(clip.attributes),
         "offset": offset,
-        "length": len(decoded.samples),
-        "source_rate_hz": decoded.source_rate_hz,
-        "checksum": decoded.checksum,
+        "length": entry.length,
+        "source_rate_hz": entry.source_rate_hz,
+        "checksum": entry.checksum,
+        "samples_crc32": entry.samples_crc32,
     }
 
 

@@ -188,7 +188,7 @@ def test_each_kind_of_bad_clip_is_named_with_its_reason(small: Path, tmp_path: P
     ((named, said),) = error.value.clips
     assert named == path
     assert "\n" not in str(error.value)
-    assert not list((tmp_path / "cache").glob("*/"))
+    assert not list((tmp_path / "cache").glob("[!.]*/"))
     store = open_store(small, Data(), tmp_path / "cache", skip_bad=True)
     assert store.skipped == [(path, said)]
     assert len(store.clips) == 4
@@ -296,7 +296,7 @@ def test_opening_again_decodes_nothing(small: Path, tmp_path: Path, monkeypatch:
     seen: list[tuple[int, int]] = []
     open_store(small, Data(), tmp_path / "cache", progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    monkeypatch.setattr("raysd.data.store.decode", None)
+    monkeypatch.setattr("raysd.data.build.decode", None)
     open_store(small, Data(), tmp_path / "cache", progress=lambda done, total: seen.append((done, total)))
     assert len(seen) == 4
 

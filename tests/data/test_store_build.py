@@ -87,15 +87,6 @@ def test_a_killed_build_shows_nothing_and_hinders_nobody(root: Path, tmp_path: P
     assert not list(cache.glob(".*"))
 
 
-def test_a_build_that_is_stopped_leaves_nothing(root: Path, tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        open_store(root, Data(), tmp_path / "cache", progress=stop)
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
-
-
 def test_a_cache_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match=r"file: the decoded clips cannot be written there"):
