@@ -1,0 +1,13 @@
+"""Running trials with Ray: the only package that imports it. What Ray reads when it is imported is set here."""
+
+import os
+
+# no usage reports; Tune's own progress boxes and log files are not wanted
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if not os.environ.get("RAY_ADDRESS"):
+    # a Ray of our own listens on 127.0.0.1 only. Ray has this for macOS and Windows under a name of that time; asked
+    # for by `_node_ip_address`, it would put the machine's outer address in its place
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

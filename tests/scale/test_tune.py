@@ -10,93 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import pytest
-import torch
+from workplace import STUDY, Workplace, epochs_kept, scores, until
 
-from raysd.results.store import Record, Results
-from raysd.study.design import load_study, trials_of
-from raysd.trial import Place, run_trial
-
-RAYSD = str(Path(sys.executable).with_name("raysd"))
-RECIPE = """
-features: { num_bands: 32 }
-segments: { train_seconds: 1.0 }
-augment: { log_mixup_exp: {} }
-encoder: { name: cnn, width: 0.125 }
-train: { epochs: 3, batch_size: 16, precision: fp32 }
-"""
-STUDY = """
-question: "Does it run?"
-baseline: recipe.yaml
-design: list
-variants:
-  no mixup: { augment.log_mixup_exp: null }
-  gaussian: { scoring.name: gaussian }
-seeds: [0, 1]
-"""
 GOES_WRONG = STUDY + "changes: { train.learning_rate: 1.0e+30 }\n"
-ONE_GOES_WRONG = STUDY.replace("seeds: [0, 1]", "  bad: { train.learning_rate: 1.0e+30 }\nseeds: [0]")
+SOME_GO_WRONG = STUDY.replace(
+    "seeds: [0, 1]",
+    """  bad: { train.learning_rate: 1.0e+30 }
+  huge: { loss.contrastive.hidden_dim: 10000000000 }
+seeds: [0]""",
+)
 LONG = STUDY.replace("seeds: [0, 1]", "seeds: [0]\nreferences: []\nchanges: { train: { epochs: 400 } }")
-
-
-class Workplace:
-    """A study file, a corpus and a results root, and the command line run on them."""
-
-    def __init__(self, folder: Path, corpus: Path, study: str) -> None:
-        self.folder, self.corpus = folder, corpus
-        (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-        self.study = folder / "study.yaml"
-        self.study.write_text(study, encoding="utf-8")
-        self.results = Results(folder / "results")
-
-    def start(self, command: str = "run", *options: str) -> subprocess.Popen[str]:
-        words = [RAYSD, command, str(self.study), "--results", str(self.results.root), "--data-root", str(self.corpus)]
-        return subprocess.Popen(
-            [*words, "--cache", str(self.folder / "cache"), *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, command: str = "run", *options: str) -> tuple[int, str, str]:
-        process = self.start(command, *options)
-        out, err = process.communicate(timeout=240)
-        return process.returncode, out, err
-
-    def records(self) -> dict[str, Record]:
-        return {key: self.results.read(key) for key in sorted(self.results.done())}
-
-    def undisturbed(self, key: str) -> Record:
-        """The same trial, run in this process without Ray, in a results root of its own."""
-        place = Place(self.corpus, self.folder / "cache", self.folder / "undisturbed")
-        fingerprint = self.results.read(key).data_fingerprint
-        trial = next(trial for trial in trials_of(load_study(self.study), fingerprint) if trial.key == key)
-        return run_trial(trial, place)
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, corpus: Callable[[int], Path]) -> Callable[[str], Workplace]:
-    return lambda study: Workplace(tmp_path, corpus(2020), study)
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.02)
-
-
-def epochs_kept(folder: Path) -> list[dict]:
-    """The history in the checkpoint of the one training under way."""
-    for checkpoint in folder.glob("work/*/all.pt"):
-        return torch.load(checkpoint, weights_only=True)["history"]
-    return []
-
-
-def scores(record: Record) -> np.ndarray:
-    return pd.DataFrame(record.scores).sort_values("path")["score"].to_numpy()
 
 
 def test_a_study_runs_and_a_second_run_has_nothing_to_do(workplace: Callable[[str], Workplace]) -> None:
@@ -112,7 +35,7 @@ def test_a_study_runs_and_a_second_run_has_nothing_to_do(workplace: Callable[[st
     for key in records:
         undisturbed = place.undisturbed(key)
         np.testing.assert_allclose(scores(records[key]), scores(undisturbed), rtol=1e-4, atol=1e-5)
-    assert not list(place.results.root.glob("work/*/"))
+    assert not list(Path(place.results.root).glob("work/*/"))
 
     started = time.monotonic()
     again, out_again, err_again = place.run()
@@ -189,16 +112,22 @@ def test_a_mistake_common_to_all_stops_the_study_at_the_first_trial(workplace: C
     assert "NonFiniteLoss" in failures["traceback"].iloc[0]
 
 
-def test_a_trial_that_fails_is_kept_as_failed_and_stops_no_other(workplace: Callable[[str], Workplace]) -> None:
-    place = workplace(ONE_GOES_WRONG)
+def test_trials_that_fail_are_kept_as_failed_and_stop_no_other(workplace: Callable[[str], Workplace]) -> None:
+    place = workplace(SOME_GO_WRONG)
     status, out, err = place.run()
     assert status == 1, err
-    assert "1 of 5 trials failed" in err
+    assert "2 of 6 trials failed" in err
     assert "0/1" in out
     assert len(place.results.done()) == 4
-    failures = place.results.failures()
-    assert list(failures["variant"]) == ["bad"]
-    assert json.loads(str(failures["recipe"].iloc[0]))["train"]["learning_rate"] == 1e30
+    failures = place.results.failures().sort_values("started")
+    kinds = list(failures[["variant", "failure_kind"]].itertuples(index=False, name=None))
+    # what ran out of memory is tried once more, alone and therefore last
+    assert sorted(kinds) == [("bad", "non_finite"), ("huge", "oom"), ("huge", "oom")]
+    last = failures.iloc[-1]
+    assert last["variant"] == "huge"
+    assert (place.results.frame(["finished"])["finished"] < last["started"]).all()
+    bad = failures.loc[failures["variant"] == "bad", "recipe"].iloc[0]
+    assert json.loads(str(bad))["train"]["learning_rate"] == 1e30
 
 
 def test_what_no_machine_has_room_for_is_refused(workplace: Callable[[str], Workplace]) -> None:

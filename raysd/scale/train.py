@@ -1,0 +1,257 @@
+"""Ray Train: a group of workers that stays up and trains one trial after another.
+
+The documented pattern starts a TorchTrainer for every trial and pays for its start and end each time. Here one
+TorchTrainer runs for as long as trials of its shape come: its training function asks a post for the next trial, trains
+it, tells the post what became of it, and asks again. The post is a small actor beside the driver:
+
+    Tune's actor --- the trial --> post --- the trial --> every worker: train.py, embeddings -> results
+                 <-- epochs, end -- post <-- epochs, end -- worker 0
+
+A group that lost a worker ends as a whole, and the next trial starts another.
+"""
+
+import asyncio
+import logging
+import os
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+# read when a group is started: workers stay in the folder where they are; what raysd does not read is not measured; the
+# end of a group, and the death of a worker, are seen within half a second; a cluster that grows has time to grow
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "86400")
+
+import pyarrow as pa
+import ray
+import ray.train
+from ray._raylet import PlacementGroupID
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raysd.parallel import Scale, lost_worker, rank
+from raysd.results.store import Results
+from raysd.study.design import Trial
+from raysd.train import Epoch, NonFiniteLoss
+from raysd.trial import FailedOnWorkers, Place, failure_kind, train_and_embed
+
+_PATIENCE_S = 1.0  # how long a question to the post waits for an answer before it is asked again
+
+
+class Workers:
+    """A group of workers of one scale, seen from the process that gives it trials."""
+
+    def __init__(self, scale: Scale, on_placed: Callable[[str], None] = lambda group: None) -> None:
+        """`on_placed` hears the placement group that a trial's workers are in."""
+        self.scale = scale
+        self._on_placed = on_placed
+        self._jobs = 0
+        self._group: _Group | None = None
+
+    def train_and_embed(self, trial: Trial, place: Place, on_epoch: Callable[[Epoch], None]) -> pa.Table:
+        """As `raysd.trial.train_and_embed`, but by all workers together.
+
+        Raises FailedOnWorkers: of kind `infrastructure` where the group ended under the trial; the next call starts a
+        new one, and the same trial goes on from its last epoch.
+        """
+        if self._group is None or self._group.ended:
+            self.end()
+            self._group = _Group(self.scale)
+        self._jobs += 1
+        if not self._group.train(self._jobs, trial, place, on_epoch, self._on_placed):
+            raise FailedOnWorkers("infrastructure", f"its workers ended: {self._group.said}")
+        embeddings = Results(place.results_root).read_embeddings(trial.training_key)
+        if embeddings is None:
+            raise RuntimeError(
+                f"{Results(place.results_root)}: the embeddings that the workers wrote are not to be seen here"
+            )
+        return embeddings
+
+    def end(self) -> None:
+        """Ends the group, if there is one, and gives back what it holds."""
+        if self._group is not None:
+            self._group.end()
+            self._group = None
+
+
+class _Group:
+    """One TorchTrainer under way, in a thread of its own."""
+
+    def __init__(self, scale: Scale) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._post = _Post.options(num_cpus=0, scheduling_strategy=here).remote()
+        self._placed: str | None = None
+        self.said = ""
+        """What Ray Train said of the end."""
+        # Ray Train wants a folder, though nothing is ever reported to it; checkpoints go to the results root
+        self._folder = tempfile.TemporaryDirectory(prefix="raysd-train-", ignore_cleanup_errors=True)
+        resources = {"CPU": scale.cpus_per_worker, **({"GPU": scale.gpus_per_worker} if scale.gpus_per_worker else {})}
+        self._trainer = TorchTrainer(
+            _serve,
+            train_loop_config={"post": self._post},
+            torch_config=TorchConfig(backend="nccl" if scale.gpus_per_worker else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=resources
+            ),
+            # what is tried again, and how often, is the queue's to say; by itself Ray Train would try for ever
+            run_config=ray.train.RunConfig(
+                name="workers",
+                storage_path=self._folder.name,
+                failure_config=ray.train.FailureConfig(
+                    max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+                ),
+            ),
+        )
+        self._thread = threading.Thread(target=self._run, daemon=True, name="raysd-workers")
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def train(
+        self,
+        job: int,
+        trial: Trial,
+        place: Place,
+        on_epoch: Callable[[Epoch], None],
+        on_placed: Callable[[str], None],
+    ) -> bool:
+        """True when the embeddings are written, False when the group ended before."""
+        ray.get(self._post.give.remote(job, (trial, place)))
+        heard = 0
+        while True:
+            ended = self.ended  # before the last words are asked for, so that none is missed
+            for event in ray.get(self._post.heard.remote(job, heard, 0.0 if ended else _PATIENCE_S)):
+                heard += 1
+                match event:
+                    case ("epoch", epoch):
+                        on_epoch(epoch)
+                    case ("placed", group):
+                        self._placed = group
+                        on_placed(group)
+                    case ("done",):
+                        return True
+                    case ("failed", kind, said):
+                        raise FailedOnWorkers(kind, said)
+            if ended:
+                return False
+
+    def end(self) -> None:
+        ray.get(self._post.give.remote(-1, None))
+        self._thread.join(timeout=30)
+        release(self._placed)
+        ray.kill(self._post)  # pyright: ignore[reportArgumentType]
+        self._folder.cleanup()
+
+    def _run(self) -> None:
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+        try:
+            self._trainer.fit()
+        except Exception as error:  # whatever ends a group, the trial is tried with a new one
+            self.said = " ".join(str(error).split())[:2000]
+
+
+def release(group: str | None) -> None:
+    """Removes a placement group, if it is still there.
+
+    Ray Train's controller does that. Where it died with its group, the group would hold its resources until the job's
+    end: Ray's own watch over that needs the dashboard, which an embedded Ray has not.
+    """
+    if group is not None:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+
+
+@ray.remote
+class _Post:
+    """Holds the one trial to be trained and what is said of it; every question waits for its answer a while."""
+
+    def __init__(self) -> None:
+        self._job, self._content = 0, None
+        self._settled = 0
+        self._events: list[tuple] = []
+        self._news = asyncio.Condition()
+
+    async def give(self, job: int, content: tuple[Trial, Place] | None) -> None:
+        """The driver's: a trial to train under a new number; number -1 sends the workers home."""
+        async with self._news:
+            self._job, self._content, self._events = job, content, []
+            self._news.notify_all()
+
+    async def take(self, seen: int, patience_s: float) -> tuple[int, tuple[Trial, Place] | None]:
+        """A worker's: the trial after number `seen`, unless it is settled; number 0 when there is none yet."""
+        async with self._news:
+            done = max(seen, self._settled)
+            await _wait(self._news, lambda: self._job < 0 or self._job > done, patience_s)
+            return (self._job, self._content) if self._job < 0 or self._job > done else (0, None)
+
+    async def tell(self, job: int, *event: Any) -> None:
+        """A worker's: an event of a trial. The first end counts."""
+        async with self._news:
+            if job == self._job and job > self._settled:
+                self._events.append(event)
+                if event[0] in ("done", "failed"):
+                    self._settled = job
+                self._news.notify_all()
+
+    async def heard(self, job: int, after: int, patience_s: float) -> list[tuple]:
+        """The driver's: the events of a trial after the first `after`."""
+        async with self._news:
+            await _wait(self._news, lambda: len(self._events) > after, patience_s)
+            return self._events[after:] if job == self._job else []
+
+
+async def _wait(news: asyncio.Condition, ready: Callable[[], bool], patience_s: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(news.wait_for(ready), patience_s)
+
+
+def _serve(config: dict[str, Any]) -> None:
+    """The training function of each worker: trains what the post has, until it is sent home."""
+    post, seen = config["post"], 0
+    while True:
+        job, content = ray.get(post.take.remote(seen, 30.0))
+        if job < 0:
+            return
+        if content is None:
+            continue
+        seen = job
+        _train(post, job, *content)
+
+
+def _train(post: Any, job: int, trial: Trial, place: Place) -> None:
+    def tell(*event: Any) -> None:
+        ray.get(post.tell.remote(job, *event))
+
+    def on_epoch(epoch: Epoch) -> None:
+        if rank() == 0:
+            tell("epoch", epoch)
+
+    if rank() == 0:
+        group = get_current_placement_group()
+        tell("placed", group.id.hex() if group else None)
+    import torch
+
+    torch.set_num_threads(place.threads)
+    if place.scale.gpus_per_worker:
+        place = replace(place, device=str(get_device()))
+        torch.cuda.set_device(place.device)
+    try:
+        embeddings = train_and_embed(trial, place, on_epoch)
+        if rank() == 0:
+            Results(place.results_root).write_embeddings(trial.training_key, embeddings)
+            tell("done")
+    except Exception as error:
+        if lost_worker(error):
+            raise  # another's death is no fault of the trial's
+        tell("failed", failure_kind(error), traceback.format_exc())
+        if not isinstance(error, NonFiniteLoss):  # which all workers see at once, so that all can go on
+            raise
