@@ -2,18 +2,34 @@
 
 import json
 import os
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from raysd.cli_doctor import doctor
+from raysd.cli_jobs import jobs_app
+from raysd.cli_options import (
+    DEFAULT_CACHE,
+    DEFAULT_RESULTS,
+    Cache,
+    DataRoot,
+    Profile,
+    ResultsRoot,
+    Seeds,
+    Set,
+    SkipBad,
+    SomeDataRoot,
+    StudyName,
+    Workers,
+    err,
+    open_session,
+    out,
+)
 from raysd.errors import BadInput
-
-if TYPE_CHECKING:
-    from raysd.session import Session
 
 # Heavy imports (torch, ray, pandas) stand inside the commands, so that --help and a wrong option answer at once.
 
@@ -25,42 +41,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-out = Console(width=None if sys.stdout.isatty() else 160)  # a table in a file or a log need not fold
-err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
-
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a predefined study.")]
-DataRoot = Annotated[
-    Path,
-    typer.Option(
-        "--data-root", envvar="RAYSD_DATA_ROOT", help="Folder with dev_data/ (and eval_data/), as DCASE ships it."
-    ),
-]
-SomeDataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root", envvar="RAYSD_DATA_ROOT", help="The study's data; without it, all that the results hold."
-    ),
-]
-ResultsRoot = Annotated[
-    Path, typer.Option("--results", envvar="RAYSD_RESULTS", help="Results root: trials, embeddings, checkpoints.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="SETTING=VALUE", help="Change a setting of the baseline, or of the study; repeatable."
-    ),
-]
-Profile = Annotated[str | None, typer.Option(help="A profile of the baseline recipe, for instance cpu.")]
-Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the study's own, for instance 0,1,2.")]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out clips that cannot be decoded; the results say so.")
-]
-Cache = Annotated[
-    Path,
-    typer.Option("--cache", envvar="RAYSD_CACHE", help="Where decoded clips are kept.", show_default="~/.cache/raysd"),
-]
-DEFAULT_RESULTS = Path("results")
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysd"
+app.add_typer(jobs_app)  # submit, status, logs, stop
+app.command()(doctor)
 
 
 class TableFormat(StrEnum):
@@ -83,7 +65,7 @@ def quickstart(
     data_root = folder / "data"
     if not data_root.exists():
         synthesise(data_root, QUICKSTART)
-    run("quickstart", data_root, folder / "results", cache=folder / "cache")
+    run("quickstart", data_root, str(folder / "results"), cache=folder / "cache")
     err.print(f"the table again: raysd table quickstart --results {folder / 'results'}", highlight=False)
 
 
@@ -105,7 +87,7 @@ def plan(
     from raysd.progress import bar
     from raysd.study.plan import render
 
-    session = _session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
     with bar(err, "decoding clips") as progress:
         session.decode(progress)
     out.print(render(session.plan()))
@@ -121,6 +103,7 @@ def run(
     seeds: Seeds = None,
     skip_bad: SkipBad = False,
     cache: Cache = DEFAULT_CACHE,
+    workers: Workers = None,
 ) -> None:
     """Run the trials of a study that are missing in the results, then print its table.
 
@@ -129,7 +112,9 @@ def run(
     from raysd.progress import StudyProgress, bar
     from raysd.study.plan import summary
 
-    session = _session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    _refuse_results_in_a_jobs_folder(results)
+    set_ = [*(set_ or []), *([] if workers is None else [f"scale.workers={workers}"])]
+    session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
     with bar(err, "decoding clips") as progress:
         session.decode(progress)
     for line in summary(session.plan()):
@@ -138,18 +123,21 @@ def run(
     if missing:
         from raysd.scale.tune import run_trials
 
+        session.results.writable()
         with StudyProgress(err, len(missing)) as watch:
             outcome = run_trials(missing, session.place(tuple(sys.argv)), session.study.study.scale, watch)
         failed = len(outcome.failed)
         if outcome.canary_failed:
-            raise BadInput(f"the first trial failed, so the study was stopped; its traceback is in {results}/failures")
+            raise BadInput(
+                f"the first trial failed, so the study was stopped; its traceback is in {session.results}/failures"
+            )
         if outcome.interrupted:
             err.print(f"interrupted: {outcome.done} of {len(missing)} trials finished; the same command goes on")
             raise typer.Exit(130)
     for found in session.tables():
         out.print(found.to_rich())
     if failed:
-        err.print(f"{failed} of {len(missing)} trials failed; their tracebacks are in {results}/failures")
+        err.print(f"{failed} of {len(missing)} trials failed; their tracebacks are in {session.results}/failures")
         raise typer.Exit(1)
 
 
@@ -169,7 +157,7 @@ def table(
 
     csv has every cell in full precision, with the keys of the trials behind it.
     """
-    for found in _session(study, data_root, results, set_, profile, seeds, skip_bad, cache).tables():
+    for found in open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache).tables():
         match format_:
             case TableFormat.terminal:
                 out.print(found.to_rich())
@@ -194,7 +182,7 @@ def rescore(
 
     For instance: raysd rescore augmentation --set scoring.name=gaussian
     """
-    session = _session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
     written, untrained = session.rescore()
     err.print(f"{written} trials scored; {len(untrained)} have no embeddings yet (raysd run trains them)")
     for found in session.tables():
@@ -276,32 +264,13 @@ def synth(
     err.print(f"{folder}: {len(list(folder.rglob('*.wav')))} clips")
 
 
-def _session(
-    study: str,
-    data_root: Path | None,
-    results: Path,
-    set_: list[str] | None,
-    profile: str | None,
-    seeds: str | None,
-    skip_bad: bool,
-    cache: Path,
-) -> "Session":
-    from raysd.results.store import Results
-    from raysd.session import Session
-    from raysd.settings import parse_assignments
-    from raysd.study.design import load_study
-
-    loaded = load_study(study, parse_assignments(set_ or []), profile, _numbers(seeds))
-    return Session(loaded, Results(results.resolve()), data_root and data_root.resolve(), cache.resolve(), skip_bad)
-
-
-def _numbers(seeds: str | None) -> tuple[int, ...] | None:
-    if seeds is None:
-        return None
-    try:
-        return tuple(int(seed) for seed in seeds.split(","))
-    except ValueError:
-        raise BadInput(f"--seeds {seeds}: expected whole numbers, for instance 0,1,2") from None
+def _refuse_results_in_a_jobs_folder(results: str) -> None:
+    """In a Ray job a relative path is in a folder that each node has for itself, and that Ray deletes."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not re.match(r"/|\w+:/", results):
+        raise BadInput(
+            f"results root {results}: in a Ray job it would be lost with the job's folder; give --results, or set "
+            "RAYSD_RESULTS on the nodes, to an absolute path that all nodes share, or a URI such as s3://..."
+        )
 
 
 def main() -> None:

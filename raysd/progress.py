@@ -1,5 +1,8 @@
-"""What a user sees while clips are decoded and trials run: a live display on a terminal, elsewhere a line an event."""
+"""What a user sees while clips are decoded and trials run: a live display on a terminal; elsewhere, as in the log of a
+job, a line an event, and now and then one that says what the display would show.
+"""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,24 +34,36 @@ def bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
+HEARTBEAT_SECONDS = 60.0
+
+
 class StudyProgress:
     """Trials by state, the epoch, loss and speed of those that run, the time left; one line for each that ends."""
 
-    def __init__(self, console: Console, trials: int) -> None:
+    def __init__(self, console: Console, trials: int, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._console = console
         self._total = trials
         self._running: dict[str, tuple[Trial, dict[str, Any]]] = {}
         self._done = self._failed = 0
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._display, refresh_per_second=4, transient=True)
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, args=(heartbeat_seconds,), daemon=True)
 
     def __enter__(self) -> "StudyProgress":
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._heart.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._live.stop()
+        self._ended.set()
+
+    def note(self, line: str) -> None:
+        """A line about the study as a whole."""
+        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def started(self, trial: Trial) -> None:
         self._running.setdefault(trial.key, (trial, {}))
@@ -72,20 +87,34 @@ class StudyProgress:
     def _line(self, text: str) -> None:
         self._console.print(f"{self._done + self._failed:>4}/{self._total} {text}", soft_wrap=True, highlight=False)
 
+    def _beat(self, seconds: float) -> None:
+        while not self._ended.wait(seconds):
+            running = ["  ".join(cell for cell in cells if cell) for cells in self._rows()]
+            self.note(" | ".join([self._states(), *running]))
+
     def _display(self) -> Group:
         table = Table.grid(padding=(0, 2))
-        share = 0.0
-        for trial, epoch in self._running.values():
-            epochs = trial.recipe.train.epochs
-            share += epoch.get("epoch", 0) / epochs
+        for cells in self._rows():
+            table.add_row(*map(Text, cells))
+        return Group(table, Text(self._states()))
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """The trials that run: name, epoch, loss, speed."""
+        rows = []
+        for trial, epoch in list(self._running.values()):  # another thread may change it meanwhile
             speed = f"{epoch['clips_per_second']:.0f} clips/s" if epoch else "starting"
             loss = f"loss {epoch['loss']:.3f}" if epoch else ""
-            table.add_row(_name(trial), f"epoch {epoch.get('epoch', 0)}/{epochs}", loss, speed)
+            of = f"epoch {epoch.get('epoch', 0)}/{trial.recipe.train.epochs}"
+            rows.append((f"{trial.variant} seed {trial.seed}", of, loss, speed))
+        return rows
+
+    def _states(self) -> str:
+        running = list(self._running.values())
+        share = sum(epoch.get("epoch", 0) / trial.recipe.train.epochs for trial, epoch in running)
         settled, elapsed = self._done + self._failed, time.monotonic() - self._began
-        waiting = self._total - settled - len(self._running)
-        left = f"about {duration(elapsed * (self._total / (settled + share) - 1))} left" if settled + share else ""
-        states = f"{self._done} done, {self._failed} failed, {len(self._running)} running, {waiting} waiting  {left}"
-        return Group(table, Text(states))
+        waiting = self._total - settled - len(running)
+        left = f"  about {duration(elapsed * (self._total / (settled + share) - 1))} left" if settled + share else ""
+        return f"{self._done} done, {self._failed} failed, {len(running)} running, {waiting} waiting{left}"
 
 
 def _name(trial: Trial) -> str:

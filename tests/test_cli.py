@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from raysd import cli
 from raysd.recipe import Recipe
 from raysd.results.store import Results
 from raysd.session import Session
@@ -45,21 +43,6 @@ def study(
     return path
 
 
-@pytest.fixture
-def raysd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command line; gives its exit status and what it printed."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["raysd", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
-
-
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -70,7 +53,20 @@ def options(study: Path, corpus: Callable[[int], Path], cache_dir: Path) -> list
 def test_help_of_every_command(raysd: Run) -> None:
     status, out, _ = raysd("--help")
     assert status == 0
-    for command in ("quickstart", "plan", "run", "table", "rescore", "evaluate", "export-dcase", "data"):
+    for command in (
+        "quickstart",
+        "plan",
+        "run",
+        "table",
+        "rescore",
+        "evaluate",
+        "export-dcase",
+        "data",
+        "submit",
+        "status",
+        "logs",
+        "stop",
+    ):
         assert command in out
         status, out_of_it, _ = raysd(command, "--help")
         assert status == 0
@@ -189,6 +185,23 @@ def test_a_users_mistake_is_one_line_and_status_2(
         assert said in err
     assert not (tmp_path / "files").exists()
     assert not (tmp_path / "new").exists()
+
+
+def test_in_a_ray_job_results_that_would_be_lost_with_it_are_refused(
+    raysd: Run, study: Path, corpus: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for words in (("--results", "here"), ()):
+        status, _, err = raysd("run", study, "--data-root", corpus(2020), *words)
+        assert status == 2
+        assert "in a Ray job it would be lost" in err
+
+
+def test_status_of_a_study(raysd: Run, study: Path, corpus: Callable[[int], Path], cache_dir: Path) -> None:
+    status, out, _ = raysd("status", *options(study, corpus, cache_dir))
+    assert status == 0
+    assert "4 of 5 trials done, 0 begun, 0 failed, 1 missing" in out
+    assert "4 of 5 trials done" in raysd("status", study, "--results", study.parent / "results")[1]
 
 
 def test_bad_clips_are_all_listed_and_can_be_skipped(raysd: Run, study: Path, tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""What the commands share: their options, the two consoles, and a study opened with them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from raysd.errors import BadInput
+
+if TYPE_CHECKING:
+    from raysd.session import Session
+
+out = Console(width=None if sys.stdout.isatty() else 160)  # a table in a file or a log need not fold
+err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a predefined study.")]
+DataRoot = Annotated[
+    Path,
+    typer.Option(
+        "--data-root", envvar="RAYSD_DATA_ROOT", help="Folder with dev_data/ (and eval_data/), as DCASE ships it."
+    ),
+]
+SomeDataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", envvar="RAYSD_DATA_ROOT", help="The study's data; without it, all that the results hold."
+    ),
+]
+ResultsRoot = Annotated[
+    str,
+    typer.Option(
+        "--results",
+        envvar="RAYSD_RESULTS",
+        help="Results root, for trials, embeddings, checkpoints: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SETTING=VALUE", help="Change a setting of the baseline, or of the study; repeatable."
+    ),
+]
+Profile = Annotated[str | None, typer.Option(help="A profile of the baseline recipe, for instance cpu.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the study's own, for instance 0,1,2.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out clips that cannot be decoded; the results say so.")
+]
+Cache = Annotated[
+    Path,
+    typer.Option("--cache", envvar="RAYSD_CACHE", help="Where decoded clips are kept.", show_default="~/.cache/raysd"),
+]
+Workers = Annotated[int | None, typer.Option(help="Processes that train one trial together: scale.workers.")]
+DEFAULT_RESULTS = "results"
+DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysd"
+
+
+def open_session(
+    study: str,
+    data_root: Path | None,
+    results: str,
+    set_: list[str] | None,
+    profile: str | None,
+    seeds: str | None,
+    skip_bad: bool,
+    cache: Path,
+) -> "Session":
+    """The study with its data and its results; raises BadInput for what cannot be used."""
+    from raysd.results.storage import absolute
+    from raysd.results.store import Results
+    from raysd.session import Session
+    from raysd.settings import parse_assignments
+    from raysd.study.design import load_study
+
+    loaded = load_study(study, parse_assignments(set_ or []), profile, seed_numbers(seeds))
+    return Session(loaded, Results(absolute(results)), data_root and data_root.resolve(), cache.resolve(), skip_bad)
+
+
+def seed_numbers(seeds: str | None) -> tuple[int, ...] | None:
+    """The numbers of `--seeds 0,1,2`."""
+    if seeds is None:
+        return None
+    try:
+        return tuple(int(seed) for seed in seeds.split(","))
+    except ValueError:
+        raise BadInput(f"--seeds {seeds}: expected whole numbers, for instance 0,1,2") from None
