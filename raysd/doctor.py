@@ -11,7 +11,7 @@ from pathlib import Path
 from raysd import machine
 from raysd.data.audio import Unusable, decode
 from raysd.data.layouts import YEARS, Clip, scan
-from raysd.data.store import Data, known_fingerprint
+from raysd.data.store import Data, known_fingerprint, open_store
 from raysd.errors import BadInput
 from raysd.machine import GIB, NAMED, Finding, State, one_line, size
 from raysd.results.storage import is_uri, redacted
@@ -150,8 +150,11 @@ def store(corpus: Corpus | BadInput | None, folder: Path) -> Finding:
     """Whether the clips are decoded already, as the default settings ask."""
     if not isinstance(corpus, Corpus):
         return Finding("store", "not known without data", State.unknown, "give --data-root of usable data")
+    data = Data.model_validate({"year": corpus.years[0]})
     try:
-        fingerprint = known_fingerprint(corpus.root, Data.model_validate({"year": corpus.years[0]}), folder)
+        fingerprint = known_fingerprint(corpus.root, data, folder)
+        if fingerprint is not None:
+            open_store(corpus.root, data, folder).verify()
     except BadInput as error:
         return Finding("store", str(error), State.fails, "as it says; then raysd plan builds it")
     if fingerprint is None:
@@ -161,7 +164,7 @@ def store(corpus: Corpus | BadInput | None, folder: Path) -> Finding:
             fix = "free some space, or choose another disk with --cache"
             return Finding("store", f"{found} of {size(needed)}, but {size(free)} are free", State.fails, fix)
         return Finding("store", found, State.ok)
-    return Finding("store", f"built; the data's fingerprint is {fingerprint}", State.ok)
+    return Finding("store", f"built, all samples as decoded; the data's fingerprint is {fingerprint}", State.ok)
 
 
 def cache(folder: Path) -> Finding:

@@ -145,10 +145,18 @@ def test_the_store(corpus: Callable[[int], Path], tmp_path: Path, monkeypatch: p
 
     fingerprint = open_store(root, Data(), cache).fingerprint
     found = store_finding(root, cache)
-    assert (found.state, found.found) == (State.ok, f"built; the data's fingerprint is {fingerprint}")
+    assert (found.state, found.found) == (
+        State.ok,
+        f"built, all samples as decoded; the data's fingerprint is {fingerprint}",
+    )
 
     (samples,) = cache.glob("*/samples.bin")
-    samples.write_bytes(samples.read_bytes()[:-2])
+    whole = samples.read_bytes()
+    samples.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    found = store_finding(root, cache)
+    assert found.state == State.fails
+    assert "another checksum" in found.found
+    samples.write_bytes(whole[:-2])
     found = store_finding(root, cache)
     assert found.state == State.fails
     assert "delete the folder" in found.found

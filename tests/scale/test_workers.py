@@ -90,6 +90,23 @@ def test_a_node_is_lost_in_the_middle_of_a_trial(
         np.testing.assert_allclose(scores(record), scores(place.undisturbed(key)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_trial_that_fails_costs_no_other(workplace: Callable[[str], Workplace]) -> None:
+    """One that explodes leaves the group as it is; one with an error of its own takes it along, and a new one comes."""
+    bad = """  explodes: { train.learning_rate: 1.0e+30 }
+  huge: { loss.contrastive.hidden_dim: 10000000000 }
+seeds: [0]
+"""
+    place = workplace(STUDY.replace("seeds: [0, 1]", bad) + TWO)
+    status, _, err = place.run()
+    assert status == 1, err
+    assert "2 of 6 trials failed" in err
+    assert len(place.results.done()) == 4
+    failures = place.results.failures().set_index("variant")
+    assert failures.loc["explodes", "failure_kind"] == "non_finite"
+    assert failures.loc["huge", "failure_kind"] in ("oom", "code")
+
+
 def test_more_workers_than_fit_are_refused(workplace: Callable[[str], Workplace]) -> None:
     place = workplace(STUDY)
     status, _, err = place.run("run", "--workers", "1000")
