@@ -4,6 +4,7 @@ B items, F bands, T frames, N training clips, M clips to embed, C classes, D emb
 """
 
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from raysd.data.store import Store
 from raysd.model.spectra import Spectra
+from raysd.parallel import Scale
 from raysd.recipe import Recipe, Training
 from raysd.settings import with_changes
 from raysd.train import (
@@ -320,3 +322,15 @@ def test_what_needs_no_training_gets_none(
     frames = int(spectra.frames_N[3])
     spec_BFT = detector.normalise(spectra.cut(rows, torch.zeros(2, dtype=torch.int64), frames))
     torch.testing.assert_close(z_MD, spec_BFT.mean(2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, and there is no g++ here")
+def test_compiled_it_trains_the_same(
+    tiny_recipe: Recipe, spectra: Spectra, training_set: TrainingSet, tmp_path: Path
+) -> None:
+    _, history = train(tiny_recipe, spectra, training_set, 0)
+    with pytest.raises(Killed):
+        train(tiny_recipe, spectra, training_set, 0, Kept(tmp_path / "model.pt"), stop_after(1), Scale(compile=True))
+    _, resumed = train(tiny_recipe, spectra, training_set, 0, Kept(tmp_path / "model.pt"))  # and goes on uncompiled
+    assert [epoch.loss for epoch in resumed] == pytest.approx([epoch.loss for epoch in history], rel=1e-4)

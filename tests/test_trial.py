@@ -19,6 +19,7 @@ from raysd import trial as trial_module
 from raysd.data.store import Data, Store, open_store
 from raysd.detect.metrics import summarise
 from raysd.errors import BadInput
+from raysd.parallel import Scale
 from raysd.recipe import NUMERICS, Recipe, recipe_key
 from raysd.results.store import Entries, Record, Results
 from raysd.settings import parse, with_changes
@@ -140,6 +141,20 @@ def test_what_is_returned_is_what_was_written(finished: Finished) -> None:
     assert finished.results.read(finished.trial.key) == finished.record
     assert finished.results.done() == {finished.trial.key}
     assert len(finished.results.failures()) == 0
+
+
+def test_the_scale_changes_the_arithmetic_and_not_the_trial(
+    finished: Finished, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 stands in for the arithmetic of a GPU; whether this processor computes it fast is not asked here."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    record = run_trial(finished.trial, replace(place, scale=Scale(precision="bf16", micro_batch=4)))
+    assert record.key == finished.record.key
+    origin = json.loads(record.provenance)
+    assert (origin["precision"], origin["scale"]["micro_batch"]) == ("bf16", 4)
+    theirs, ours = (pd.DataFrame(found.scores)["score"] for found in (finished.record, record))
+    assert not np.array_equal(theirs, ours)
+    np.testing.assert_allclose(theirs, ours, rtol=0.2, atol=0.05)
 
 
 def test_the_embeddings_are_kept_and_the_checkpoints_are_not(finished: Finished) -> None:
