@@ -263,7 +263,9 @@ def failure_kind(error: BaseException) -> str:
         return "infrastructure"
     if isinstance(error, NonFiniteLoss):
         return "non_finite"
-    return "oom" if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "code"
+    # on a CPU torch has no error of its own for it
+    full = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return "oom" if full or isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "code"
 
 
 @lru_cache(maxsize=2)

@@ -127,7 +127,7 @@ def test_a_batch_has_the_labels_and_draws_of_its_items(
     detector = Detector(recipe, spectra, training_set, 0)
     item_B = torch.tensor([0, 3, 4, 127, 64])
 
-    def forward(encoder: Any, views: Any, label_B: Tensor, draws: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(encoder: Any, views: Any, label_B: Tensor, draws: Any, gather: Any) -> tuple[Tensor, dict[str, Tensor]]:
         assert torch.equal(label_B, training_set.label_N[[0, 0, 1, 31, 16]])
         assert [(view.seed, view.epoch, view.view) for view in draws] == [(5, 7, 0), (5, 7, 1)]
         for spec_BFT, view in zip(views, draws, strict=True):

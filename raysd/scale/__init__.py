@@ -7,6 +7,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# raysd's own queue says how many trials there are at once; Tune asks for one beyond those that run
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "100000")
 if not os.environ.get("RAY_ADDRESS"):
     # a Ray of our own listens on 127.0.0.1 only. Ray has this for macOS and Windows under a name of that time; asked
     # for by `_node_ip_address`, it would put the machine's outer address in its place

@@ -33,11 +33,6 @@ class Queue:
         """Nothing is left to start, and nothing runs that might have to be started again."""
         return self.canary_failed or not (self._waiting or self._put_off or self._running)
 
-    @property
-    def running(self) -> int:
-        """Attempts under way."""
-        return len(self._running)
-
     def next(self, attempt: str) -> Trial | None:
         """The trial that may start now; None where none may yet, or all are settled."""
         trial = self._choice()

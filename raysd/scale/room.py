@@ -34,7 +34,7 @@ def nodes() -> list[Nodes]:
 
 
 def groups_at_once(scale: Scale, nodes: list[Nodes]) -> int:
-    """How many trials of several workers can be trained at the same time. Raises BadInput where not even one can.
+    """How many trials can be trained at the same time. Raises BadInput where not even one can.
 
     A trial that can never be placed would wait for ever.
     """

@@ -5,7 +5,9 @@ every result lies in the results root before Tune hears of it. So a study that w
 again, from each unfinished trial's last epoch, whatever became of Ray.
 """
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any, Protocol
 
 from ray import tune
 from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from raysd.errors import BadInput
 from raysd.parallel import Scale
 from raysd.results.store import Results
 from raysd.scale.connect import connected
@@ -27,6 +31,10 @@ from raysd.trial import Place, Run, failure_kind, run_trial
 
 RAY_OUT_OF_MEMORY = "due to the node running low on memory"
 """Ray says so of a process that it ended to keep its node from swapping."""
+
+
+LOOK_SECONDS = 10
+"""How often the cluster is looked at: nodes come and go."""
 
 
 class Watcher(Protocol):
@@ -61,7 +69,6 @@ def run_trials(trials: Sequence[Trial], place: Place, scale: Scale, watch: Watch
         with connected() as here:
             if here.dashboard:
                 watch.note(f"dashboard: {here.dashboard}")
-            at_once = groups_at_once(scale, nodes())  # of one worker Tune itself sees to it
             resources = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
             if scale.workers > 1:
                 # Ray Train's to ask for, beside what Tune does. The actor that feeds them takes no core from them, and
@@ -70,9 +77,7 @@ def run_trials(trials: Sequence[Trial], place: Place, scale: Scale, watch: Watch
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(_run_in_actor, trials=by_key, place=place), resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=_Search(queue, at_once if scale.workers > 1 else len(trials)),
-                    num_samples=-1,
-                    reuse_actors=True,
+                    search_alg=_Search(queue, scale), scheduler=_WarmFirst(), num_samples=-1, reuse_actors=True
                 ),
                 run_config=tune.RunConfig(
                     name="study",
@@ -123,26 +128,51 @@ def _report_group(group: str) -> None:
 
 
 class _Search(Searcher):
-    """Gives Tune one attempt at a trial after another; one that is tried again is a new trial to Tune."""
+    """Gives Tune one attempt at a trial after another, never more than there is room for.
 
-    def __init__(self, queue: Queue, at_once: int) -> None:
+    One that is tried again is a new trial to Tune. Raises BadInput where there will never be room for one.
+    """
+
+    def __init__(self, queue: Queue, scale: Scale) -> None:
         super().__init__(metric="state", mode="max")  # Tune wants to be told one; nothing here compares it
-        self._queue, self._at_once = queue, at_once
+        self._queue, self._scale = queue, scale
+        self._room, self._looked = groups_at_once(scale, nodes()), time.monotonic()
+        self._given: set[str] = set()
+        """Those that have an actor, or wait for one."""
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         if self._queue.settled:
             return Searcher.FINISHED
-        trial = self._queue.next(trial_id) if self._queue.running < self._at_once else None
-        return None if trial is None else {"key": trial.key}
+        if time.monotonic() > self._looked + LOOK_SECONDS:
+            with suppress(BadInput):  # a node is lost; wait for another
+                self._room = groups_at_once(self._scale, nodes())
+            self._looked = time.monotonic()
+        trial = self._queue.next(trial_id) if len(self._given) < self._room else None
+        if trial is None:
+            return None
+        self._given.add(trial_id)
+        return {"key": trial.key}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the callbacks hear more of it."""
+        """Its actor is free; what became of the trial the callbacks hear."""
+        self._given.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what is missing is read from the results."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
+
+
+class _WarmFirst(FIFOScheduler):
+    """Gives an actor that has become free to the trial asked for just then.
+
+    Tune's own choice is the trial that waits longest: one for which an actor is being started, which is then stopped.
+    Where trials take no longer than the start of an actor, all of them would run in the first, one after another.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        return None
 
 
 class _StopAfterFailedCanary(tune.Stopper):

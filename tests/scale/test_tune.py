@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from workplace import STUDY, Workplace, epochs_kept, scores, until
+from workplace import STUDY, Workplace, epochs_kept, scores, until, workers_of
 
 GOES_WRONG = STUDY + "changes: { train.learning_rate: 1.0e+30 }\n"
 SOME_GO_WRONG = STUDY.replace(
@@ -56,7 +56,7 @@ def test_killed_at_any_time_a_study_goes_on_from_the_last_epoch(workplace: Calla
     until(lambda: place.results.done() and len(epochs_kept(place.results.root)) > 2, "a trial and a half")
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    until(lambda: not _workers_of(place.folder), "the killed study's workers to end", 60)
+    until(lambda: not workers_of(place.folder), "the killed study's workers to end", 60)
     before, kept = place.records(), epochs_kept(place.results.root)
     assert before
     assert 2 < len(kept) < 400
@@ -77,7 +77,7 @@ def test_a_worker_that_is_killed_is_started_again(workplace: Callable[[str], Wor
     place = workplace(LONG.replace("  no mixup: { augment.log_mixup_exp: null }\n", ""))
     study = place.start()
     until(lambda: len(epochs_kept(place.results.root)) > 2, "the first epochs")
-    (worker,) = _workers_of(place.folder)
+    (worker,) = workers_of(place.folder)
     os.kill(worker, signal.SIGKILL)
     _, err = study.communicate(timeout=240)
     assert study.returncode == 0, err
@@ -97,7 +97,7 @@ def test_interrupted_it_says_how_to_go_on(workplace: Callable[[str], Workplace])
     assert "interrupted: 0 of 3 trials finished; the same command goes on" in err
     assert "Traceback" not in err
     assert epochs_kept(place.results.root)
-    until(lambda: not _workers_of(place.folder), "the workers to end", 60)
+    until(lambda: not workers_of(place.folder), "the workers to end", 60)
 
 
 def test_a_mistake_common_to_all_stops_the_study_at_the_first_trial(workplace: Callable[[str], Workplace]) -> None:
@@ -141,17 +141,3 @@ def test_what_no_machine_has_room_for_is_refused(workplace: Callable[[str], Work
 def test_ray_is_imported_for_running_only() -> None:
     code = "import sys, raysd.cli, raysd.session; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def _workers_of(folder: Path) -> list[int]:
-    """Processes that hold a file below `folder` open or mapped: the actors that train there."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            maps = (process / "maps").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        if b"ray::" in command and str(folder) in maps:
-            found.append(int(process.name))
-    return found

@@ -4,11 +4,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-from workplace import STUDY, Workplace, epochs_kept, scores, until
+from workplace import STUDY, Workplace, epochs_kept, scores, until, workers_of
 
 from raysd.errors import BadInput
 from raysd.parallel import Scale
@@ -18,24 +17,10 @@ TWO = "scale: { workers: 2, cpus_per_worker: 0.5 }\n"
 # the small rate keeps rounding, which differs with the number of workers, from growing into other scores
 LONG = (
     STUDY.replace(
-        "seeds: [0, 1]", "seeds: [0]\nreferences: []\nchanges: { train: { epochs: 100, learning_rate: 1.0e-5 } }"
+        "seeds: [0, 1]", "seeds: [0]\nreferences: []\nchanges: { train: { epochs: 60, learning_rate: 1.0e-5 } }"
     )
     + TWO
 )
-
-
-def train_workers(folder: Path) -> list[int]:
-    """Processes of Ray Train that have a file below `folder` open or mapped."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            maps = (process / "maps").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        if b"ray::RayTrainWorker" in command and str(folder) in maps:
-            found.append(int(process.name))
-    return sorted(found)
 
 
 def test_two_workers_survive_the_death_of_one(workplace: Callable[[str], Workplace]) -> None:
@@ -44,7 +29,7 @@ def test_two_workers_survive_the_death_of_one(workplace: Callable[[str], Workpla
     place = workplace(LONG)
     study = place.start()
     until(lambda: len(epochs_kept(place.folder / "results")) > 2, "the first epochs")
-    victims = train_workers(place.folder)
+    victims = workers_of(place.folder, "ray::RayTrainWorker")
     assert len(victims) == 2
     os.kill(victims[1], signal.SIGKILL)
     _, err = study.communicate(timeout=240)
@@ -53,9 +38,9 @@ def test_two_workers_survive_the_death_of_one(workplace: Callable[[str], Workpla
     records = place.records()
     assert len(records) == 3
     for key, record in records.items():
-        assert [epoch["epoch"] for epoch in record.history] == list(range(1, 101))
+        assert [epoch["epoch"] for epoch in record.history] == list(range(1, 61))
         np.testing.assert_allclose(scores(record), scores(place.undisturbed(key)), rtol=1e-3, atol=1e-4)
-    until(lambda: not train_workers(place.folder), "the workers to end", 60)
+    until(lambda: not workers_of(place.folder, "ray::RayTrainWorker"), "the workers to end", 60)
 
 
 @pytest.mark.slow
@@ -86,7 +71,7 @@ def test_a_node_is_lost_in_the_middle_of_a_trial(
     assert len(place.records()) == 2
     assert len(place.results.failures()) == 0
     for key, record in place.records().items():
-        assert [epoch["epoch"] for epoch in record.history] == list(range(1, 101))
+        assert [epoch["epoch"] for epoch in record.history] == list(range(1, 61))
         np.testing.assert_allclose(scores(record), scores(place.undisturbed(key)), rtol=1e-3, atol=1e-4)
 
 
@@ -102,9 +87,8 @@ seeds: [0]
     assert status == 1, err
     assert "2 of 6 trials failed" in err
     assert len(place.results.done()) == 4
-    failures = place.results.failures().set_index("variant")
-    assert failures.loc["explodes", "failure_kind"] == "non_finite"
-    assert failures.loc["huge", "failure_kind"] in ("oom", "code")
+    kinds = sorted(place.results.failures()[["variant", "failure_kind"]].itertuples(index=False, name=None))
+    assert kinds == [("explodes", "non_finite"), ("huge", "oom"), ("huge", "oom")]
 
 
 def test_more_workers_than_fit_are_refused(workplace: Callable[[str], Workplace]) -> None:

@@ -101,3 +101,15 @@ def family(study: subprocess.Popen[Any]) -> dict[int, str]:
             if int(session) == study.pid and state != "Z":
                 found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
+
+
+def workers_of(folder: Path, kind: str = "ray::") -> list[int]:
+    """Ray's processes of a kind that hold a file below `folder` open or mapped: those that train there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if not (process / "cmdline").read_bytes().startswith(kind.encode()):
+                continue
+            if str(folder) in (process / "maps").read_text(encoding="utf-8", errors="replace"):
+                found.append(int(process.name))
+    return sorted(found)
