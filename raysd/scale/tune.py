@@ -109,7 +109,9 @@ def _run_in_actor(config: dict[str, str], trials: dict[str, Trial], place: Place
     try:
         record = run_trial(trials[config["key"]], place, _report_epoch, _workers and _workers.train_and_embed)
     except Exception as error:
-        tune.report({"state": "failed", "kind": failure_kind(error), "message": f"{type(error).__name__}: {error}"})
+        # the error of several workers is the traceback of one of them
+        message = f"{type(error).__name__}: {error}".strip().splitlines()[-1 if _workers else 0]
+        tune.report({"state": "failed", "kind": failure_kind(error), "message": message})
         return
     official = {
         row["part"]: row["value"] for row in record.metrics if row["machine"] == "all" and row["metric"] == "official"

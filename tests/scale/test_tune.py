@@ -19,7 +19,7 @@ SOME_GO_WRONG = STUDY.replace(
   huge: { loss.contrastive.hidden_dim: 10000000000 }
 seeds: [0]""",
 )
-LONG = STUDY.replace("seeds: [0, 1]", "seeds: [0]\nreferences: []\nchanges: { train: { epochs: 400 } }")
+LONG = STUDY.replace("seeds: [0, 1]", "seeds: [0]\nreferences: []\nchanges: { train: { epochs: 150 } }")
 
 
 def test_a_study_runs_and_a_second_run_has_nothing_to_do(workplace: Callable[[str], Workplace]) -> None:
@@ -59,7 +59,7 @@ def test_killed_at_any_time_a_study_goes_on_from_the_last_epoch(workplace: Calla
     until(lambda: not workers_of(place.folder), "the killed study's workers to end", 60)
     before, kept = place.records(), epochs_kept(place.results.root)
     assert before
-    assert 2 < len(kept) < 400
+    assert 2 < len(kept) < 150
 
     status, _, err = place.run()
     assert status == 0, err
@@ -69,7 +69,7 @@ def test_killed_at_any_time_a_study_goes_on_from_the_last_epoch(workplace: Calla
     continued = [record for record in after.values() if list(record.history)[: len(kept)] == kept]
     assert continued  # its first epochs are those of the killed run, with the seconds that they took then
     for record in continued:
-        assert [epoch["epoch"] for epoch in record.history] == list(range(1, 401))
+        assert [epoch["epoch"] for epoch in record.history] == list(range(1, 151))
         np.testing.assert_allclose(scores(record), scores(place.undisturbed(record.key)), rtol=1e-3, atol=1e-4)
 
 
