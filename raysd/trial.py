@@ -79,7 +79,8 @@ def run_trial(
     torch.set_num_threads(place.threads)
     try:
         with results.lock(trial.training_key):
-            if results.has(trial.key):
+            if results.has(trial.key):  # another study's run has just finished it
+                results.clear_work(trial.training_key)
                 return results.read(trial.key)
             embeddings = results.read_embeddings(trial.training_key)
             if embeddings is None:

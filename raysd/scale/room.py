@@ -19,9 +19,13 @@ class Nodes:
 
     def workers(self, scale: Scale) -> int:
         """Workers that fit on one of them."""
-        wanted = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
-        fit = [self.resources.get(name, 0.0) / amount for name, amount in wanted.items() if amount]
-        return math.floor(min(fit) + 1e-6)
+        cpus, gpus = self.resources.get("CPU", 0.0), self.resources.get("GPU", 0.0)
+        fit = math.floor(cpus / scale.cpus_per_worker + 1e-6)
+        if scale.gpus_per_worker >= 1:
+            fit = min(fit, int(gpus // scale.gpus_per_worker))
+        elif scale.gpus_per_worker:  # no worker gets parts of two
+            fit = min(fit, int(gpus) * math.floor(1 / scale.gpus_per_worker + 1e-6))
+        return fit
 
 
 def nodes() -> list[Nodes]:

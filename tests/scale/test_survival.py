@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import ray
 from rich.console import Console
-from workplace import STUDY, Workplace, epochs_kept, family, until
+from workplace import STUDY, Workplace, epochs_kept, family, until, workers_of
 
 from raysd.progress import StudyProgress
 from raysd.results.store import Results
@@ -205,8 +205,17 @@ def test_two_studies_at_once_train_what_they_share_once(tmp_path: Path, corpus: 
     assert first.results.done() == keys[0] | keys[1]
     assert len(first.results.failures()) == 0
     left = [path for path in (tmp_path / "results").rglob("*") if path.is_file() and path.suffix != ".parquet"]
-    assert {path.suffix for path in left} <= {".lock"}  # of a study that waited for the other's trial
-    assert not any(path.stat().st_size for path in left)
+    assert not left
+
+
+def test_trials_that_ask_for_half_a_core_share_one(workplace: Callable[[str], Workplace]) -> None:
+    """The same arithmetic as for a share of a GPU, which a machine without one cannot test."""
+    place = workplace(LONG.replace("seeds: [0]", "seeds: [0, 1]"))  # four trainings
+    study = place.start("run", "--set", "scale.cpus_per_worker=0.5")
+    at_once = min(4, 2 * len(os.sched_getaffinity(0)))
+    until(lambda: len(workers_of(place.folder, "ray::ImplicitFunc")) == at_once, f"{at_once} trials at once", 240)
+    os.kill(study.pid, signal.SIGKILL)
+    study.communicate()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

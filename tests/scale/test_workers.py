@@ -105,6 +105,8 @@ NODE, BIG = Nodes({"CPU": 4.0}), Nodes({"CPU": 16.0, "GPU": 4.0})
 @pytest.mark.parametrize(
     ("scale", "nodes", "at_once"),
     [
+        ({"gpus_per_worker": 0.25}, [NODE, BIG], 16),  # four on a GPU
+        ({"gpus_per_worker": 0.3}, [BIG], 12),
         ({"workers": 2}, [NODE], 2),
         ({"workers": 3}, [NODE], 1),
         ({"workers": 3, "cpus_per_worker": 2}, [NODE, NODE], 1),  # two fit on each
