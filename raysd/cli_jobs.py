@@ -28,7 +28,7 @@ from raysd.cli_options import (
 from raysd.errors import BadInput
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails, JobSubmissionClient
+    from raysd.scale.jobs import JobDetails, JobSubmissionClient
 
 jobs_app = typer.Typer()
 Address = Annotated[
