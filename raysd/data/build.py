@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,12 +26,17 @@ from raysd.data.audio import Unusable, decode
 from raysd.data.layouts import Clip
 from raysd.errors import BadInput
 
-if TYPE_CHECKING:
-    from raysd.data.store import Data
-
 SAMPLES, JOURNAL = "samples.bin", "journal"
 
 _DECODED_AT_ONCE = 64  # clips that wait in memory to be written
+
+
+class Decoding(NamedTuple):
+    """How clips are decoded: the settings of the same names."""
+
+    sample_rate_hz: int
+    channel: int | Literal["mean"]
+    dtype: Literal["int16", "float16"]
 
 
 class Written(NamedTuple):
@@ -51,7 +56,7 @@ def decode_into(
     folder: Path,
     root: Path,
     clips: list[Clip],
-    data: "Data",
+    decoding: Decoding,
     progress: Callable[[int, int], None] | None,
     workers: int,
 ) -> list[Written]:
@@ -63,12 +68,12 @@ def decode_into(
     folder that cannot be written.
     """
     folder.mkdir(exist_ok=True)
-    written = _resume(folder, root, clips, data)
-    _require_room(folder, root, clips[len(written) :], data)
+    written = _resume(folder, root, clips, decoding)
+    _require_room(folder, root, clips[len(written) :], decoding)
     if written and progress:
         progress(len(written), len(clips))
     with (folder / SAMPLES).open("ab") as samples, (folder / JOURNAL).open("ab") as journal:
-        for entry, wave in _decode_all(root, clips[len(written) :], data, workers):
+        for entry, wave in _decode_all(root, clips[len(written) :], decoding, workers):
             samples.write(wave.data)
             samples.flush()
             journal.write(_line(entry))
@@ -79,7 +84,7 @@ def decode_into(
     return written
 
 
-def _resume(folder: Path, root: Path, clips: list[Clip], data: "Data") -> list[Written]:
+def _resume(folder: Path, root: Path, clips: list[Clip], decoding: Decoding) -> list[Written]:
     """What the folder holds of the first clips, whole and unchanged; cuts off what follows."""
     written: list[Written] = []
     samples_end = journal_end = 0
@@ -88,9 +93,9 @@ def _resume(folder: Path, root: Path, clips: list[Clip], data: "Data") -> list[W
         journal.seek(0)
         for clip, line in zip(clips, journal, strict=False):
             entry = _read_line(line)
-            if entry is None or (entry.bad is not None and entry != _decode(root / clip.path, data)[0]):
+            if entry is None or (entry.bad is not None and entry != _decode(root / clip.path, decoding)[0]):
                 break
-            piece = samples.read(entry.length * np.dtype(data.dtype).itemsize)
+            piece = samples.read(entry.length * np.dtype(decoding.dtype).itemsize)
             if zlib.crc32(piece) != entry.samples_crc32:
                 break
             written.append(entry)
@@ -112,7 +117,7 @@ def _read_line(line: bytes) -> Written | None:
     return Written(**json.loads(text)) if crc32 == b"%08x" % zlib.crc32(text) and text else None
 
 
-def _require_room(folder: Path, root: Path, clips: list[Clip], data: "Data") -> None:
+def _require_room(folder: Path, root: Path, clips: list[Clip], decoding: Decoding) -> None:
     """Raises BadInput where the disk has less room than `clips` will take: what the first good clip of each of their
     folders takes for a byte of its file, times the sizes of all files."""
     wanted = 0.0
@@ -121,7 +126,7 @@ def _require_room(folder: Path, root: Path, clips: list[Clip], data: "Data") -> 
         kind = (os.path.dirname(clip.path), os.path.splitext(clip.path)[1])
         with suppress(OSError):  # a bad clip, of which nothing is written
             size = os.stat(root / clip.path).st_size
-            if kind not in share and (takes := _decode(root / clip.path, data)[1].nbytes):
+            if kind not in share and (takes := _decode(root / clip.path, decoding)[1].nbytes):
                 share[kind] = takes / size
             wanted += share.get(kind, 0) * size
     free = shutil.disk_usage(folder).free
@@ -132,32 +137,34 @@ def _require_room(folder: Path, root: Path, clips: list[Clip], data: "Data") -> 
         )
 
 
-def _decode_all(root: Path, clips: list[Clip], data: "Data", workers: int) -> Iterator[tuple[Written, np.ndarray]]:
+def _decode_all(
+    root: Path, clips: list[Clip], decoding: Decoding, workers: int
+) -> Iterator[tuple[Written, np.ndarray]]:
     """What was decoded of each clip, in their order. Threads do, for decoding, hashing and resampling release Python's
     lock."""
     waiting: deque[Future[tuple[Written, np.ndarray]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for clip in clips:
-            waiting.append(pool.submit(_decode, root / clip.path, data))
+            waiting.append(pool.submit(_decode, root / clip.path, decoding))
             if len(waiting) == _DECODED_AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _decode(path: Path, data: "Data") -> tuple[Written, np.ndarray]:
+def _decode(path: Path, decoding: Decoding) -> tuple[Written, np.ndarray]:
     """What the journal is to say of a clip, and its samples: none of a bad one."""
     try:
-        wave, source_rate_hz = decode(path, data.sample_rate_hz, data.channel)
+        wave, source_rate_hz = decode(path, decoding.sample_rate_hz, decoding.channel)
         with path.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        samples = _quantise(wave, data.dtype)
+        samples = _quantise(wave, decoding.dtype)
         return Written(None, len(samples), source_rate_hz, checksum, zlib.crc32(samples.data)), samples
     except Unusable as error:
         reason = str(error)
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
-    return Written(reason), np.empty(0, dtype=data.dtype)
+    return Written(reason), np.empty(0, dtype=decoding.dtype)
 
 
 def _quantise(wave: np.ndarray, dtype: Literal["int16", "float16"]) -> np.ndarray:

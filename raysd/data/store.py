@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pydantic import Field, field_validator
 
-from raysd.data.build import JOURNAL, SAMPLES, Written, decode_into
+from raysd.data.build import JOURNAL, SAMPLES, Decoding, Written, decode_into
 from raysd.data.layouts import Clip, require_train_and_test, scan
 from raysd.errors import BadInput
 from raysd.settings import Settings
@@ -235,7 +235,7 @@ def _build(
 ) -> None:
     """Whatever ends this early leaves its work in the hidden folder, for the next one to continue."""
     building = _building(root, data, folder)
-    written = decode_into(building, root, clips, data, progress, workers)
+    written = decode_into(building, root, clips, Decoding(**_decoding(data)), progress, workers)
     rows: list[dict[str, Any]] = []
     kept: list[Clip] = []
     bad: list[tuple[str, str]] = []
