@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from raysd.parallel import world
+
 
 class SynchronisedBatchNorm(nn.SyncBatchNorm):
     """Batch norm whose training statistics are those of all workers' rows. Torch's own refuses tensors on a CPU.
@@ -35,7 +37,7 @@ def synchronise(module: nn.Module) -> None:
     Parameters, buffers and their names stay as they are. Without several workers nothing changes. The batch norms must
     have what torch gives them by default: weights, running statistics, a momentum.
     """
-    if _workers() == 1:
+    if world() == 1:
         return
     for parent in list(module.modules()):
         for name, norm in parent.named_children():
@@ -264,7 +266,7 @@ def _settle(norm: Any, parts: list[Tensor]) -> _Statistics:
     """The batch's statistics from those of all its parts; moves the running ones, as torch does."""
     part_S = _combine(parts)
     if _is_shared(norm):
-        parts = [torch.empty_like(part_S) for _ in range(_workers())]
+        parts = [torch.empty_like(part_S) for _ in range(world())]
         dist.all_gather(parts, part_S)
         part_S = _combine(parts)
     count, (mean_C, m2_C) = part_S[0], part_S[1:].view(2, -1)
@@ -314,8 +316,4 @@ def _per_channel(value_C: Tensor, x: Tensor) -> Tensor:
 
 
 def _is_shared(norm: nn.Module) -> bool:
-    return isinstance(norm, SynchronisedBatchNorm) and _workers() > 1
-
-
-def _workers() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return isinstance(norm, SynchronisedBatchNorm) and world() > 1

@@ -32,6 +32,7 @@ os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "86400")
 import pyarrow as pa
 import ray
 import ray.train
+import torch
 from ray._raylet import PlacementGroupID
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
@@ -68,11 +69,10 @@ class Workers:
         self._jobs += 1
         if not self._group.train(self._jobs, trial, place, on_epoch, self._on_placed):
             raise FailedOnWorkers("infrastructure", f"its workers ended: {self._group.said}")
-        embeddings = Results(place.results_root).read_embeddings(trial.training_key)
+        results = Results(place.results_root)
+        embeddings = results.read_embeddings(trial.training_key)
         if embeddings is None:
-            raise RuntimeError(
-                f"{Results(place.results_root)}: the embeddings that the workers wrote are not to be seen here"
-            )
+            raise RuntimeError(f"{results}: the embeddings that the workers wrote are not to be seen here")
         return embeddings
 
     def end(self) -> None:
@@ -238,8 +238,6 @@ def _train(post: Any, job: int, trial: Trial, place: Place) -> None:
     if rank() == 0:
         group = get_current_placement_group()
         tell("placed", group.id.hex() if group else None)
-    import torch
-
     torch.set_num_threads(place.threads)
     if place.scale.gpus_per_worker:
         place = replace(place, device=str(get_device()))
