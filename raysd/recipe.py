@@ -25,8 +25,8 @@ NUMERICS = 1
 class Training(Settings):
     """The loop over epochs: AdamW with linear warm-up, then a cosine to zero."""
 
-    epochs: Annotated[int, Field(ge=1)] = 50
-    """Passes over the training clips. The checkpoint that scores is always the last epoch."""
+    epochs: Annotated[int, Field(ge=0)] = 50
+    """Passes over the training clips; 0 leaves the network as it was drawn. The last epoch is always what scores."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Clips in a (global) batch; each gives two views."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -43,6 +43,9 @@ class Training(Settings):
     """bf16: autocast where the device computes bfloat16 fast (elsewhere fp32; the trial records what was used)."""
     channels_last: bool = True
     """Memory layout of the convolutions; faster on most devices."""
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of each section's (and domain's) training clips that are neither trained on nor compared with. On them a
+    search judges a recipe without any label of a test clip."""
 
 
 class Recipe(Settings):

@@ -22,6 +22,7 @@ from raysd.model.draws import Draws, permutation
 from raysd.model.encoders import build_encoder
 from raysd.model.losses import build_objective
 from raysd.model.norms import set_micro_batch, synchronise
+from raysd.model.perturb import KINDS, perturb
 from raysd.model.segments import num_frames, score_starts, train_starts
 from raysd.model.spectra import Spectra
 from raysd.parallel import Scale, average_gradients, from_first, gather, rank, share
@@ -30,6 +31,10 @@ from raysd.recipe import Recipe, Training
 
 class NonFiniteLoss(ArithmeticError):
     """The loss, or the embeddings that came of it, became NaN or infinite; such a model's scores would mean nothing."""
+
+
+class GivenUp(Exception):
+    """A search gave a training up after some epochs; no error."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,12 @@ def train(
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     scale: Scale = Scale(),
+    keeps: Callable[[int, Detector], bool] = lambda epochs, detector: True,
 ) -> tuple[Detector, list[Epoch]]:
     """A detector trained on the clips of `data`, and its history.
+
+    After every epoch but the last `keeps` is asked, with the number of epochs and the detector as it would score,
+    whether to go on; where it says no, GivenUp is raised. Its answer has to be the same on every worker.
 
     With `checkpoint`, each epoch is kept there, and training goes on from what is there already; on a CPU the result
     is the same to the bit. Where torch.distributed has a process group, all its workers call this with equal arguments,
@@ -119,7 +128,10 @@ def train(
 
     num_items = len(data.row_N) * recipe.segments.train_count
     steps = num_batches(num_items, settings.batch_size)
+    scoring = cast(Detector, averaged.module) if averaged else detector
     for epoch in range(len(history), settings.epochs):
+        if history and not keeps(epoch, scoring):
+            raise GivenUp(f"after {epoch} epochs")
         began, losses, norm = time.perf_counter(), [], 0.0
         detector.train()
         for step, item_G in enumerate(batches(seed, epoch, num_items, settings.batch_size)):
@@ -157,7 +169,7 @@ def train(
         )
         _keep(checkpoint, state, optimiser, history)
         on_epoch(history[-1])
-    return (cast(Detector, averaged.module) if averaged else detector).eval(), history
+    return scoring.eval(), history
 
 
 def batch_loss(
@@ -196,28 +208,40 @@ def augmented_view(recipe: Recipe, detector: Detector, spectra: Spectra, data: T
 
 @torch.no_grad()
 def embed(
-    recipe: Recipe, detector: Detector, spectra: Spectra, row_M: Tensor, own_MC: Tensor
+    recipe: Recipe,
+    detector: Detector,
+    spectra: Spectra,
+    row_M: Tensor,
+    own_MC: Tensor,
+    perturbation_M: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Embeddings z_MD of the clips in rows `row_M`, and the log-probability (M,) of the clip's own section.
 
     `own_MC` (bool) says which of the C classes are of a clip's own section; both results are means over the scoring
-    segments. Without a trained classification there are no probabilities.
+    segments. Without a trained classification there are no probabilities. `perturbation_M` (int64): where it is not
+    negative, a copy of the clip is embedded that is perturbed in the kind of that number.
     """
     detector.eval()
     segments, device = recipe.segments, spectra.device
     classified = type(recipe.encoder).trains and detector.objective.classification is not None
     frames_M = spectra.frames_N[row_M.to(device)].cpu()
+    perturbation_M = torch.full_like(row_M, -1) if perturbation_M is None else perturbation_M
     z_MD, log_probability_M, order = [], [], []
-    for length in frames_M.unique().tolist():  # clips of one length fit one tensor
+    alike = torch.stack([frames_M, perturbation_M], 1)
+    for length, perturbation in alike.unique(dim=0).tolist():  # clips of one length fit one tensor
         frames = length
         if segments.score_seconds is not None:
             frames = num_frames(segments.score_seconds, recipe.data.sample_rate_hz, recipe.features.hop_samples)
         start_K = score_starts(segments, length, frames).to(device)
         num_starts = len(start_K)
         at_once = max(1, 8192 // (frames * num_starts))  # about the memory of a training batch
-        for chosen_B in (frames_M == length).nonzero()[:, 0].split(at_once):
+        chosen_M = (alike == torch.tensor([length, perturbation])).all(1)
+        for chosen_B in chosen_M.nonzero()[:, 0].split(at_once):
             row_B = row_M[chosen_B].to(device).repeat_interleave(num_starts)
-            spec_BFT = detector.normalise(spectra.cut(row_B, start_K.repeat(len(chosen_B)), frames))
+            spec_BFT = spectra.cut(row_B, start_K.repeat(len(chosen_B)), frames)
+            if perturbation >= 0:
+                spec_BFT = perturb(list(KINDS)[perturbation], spec_BFT, spectra.band_hz_F, row_B)
+            spec_BFT = detector.normalise(spec_BFT)
             with autocast(recipe.train, device):
                 z_BD = detector.encoder(spec_BFT).float()
             z_MD.append(z_BD.unflatten(0, (-1, num_starts)).mean(1).cpu())

@@ -4,8 +4,9 @@ N training clips, M test clips, D embedding.
 """
 
 import json
+import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,20 +19,47 @@ import pyarrow as pa
 import torch
 
 from raysd.data.store import Data, Store, open_store
-from raysd.detect.metrics import summarise
+from raysd.detect.metrics import headline_metrics, summarise
+from raysd.detect.proxies import arranged, objective_value, proxy_metrics
 from raysd.detect.scores import Embedded, score_clips
 from raysd.errors import BadInput
 from raysd.model.features import Features
+from raysd.model.perturb import KINDS
 from raysd.model.spectra import Spectra
-from raysd.parallel import Scale, gather, share
+from raysd.parallel import Scale, from_first, gather, rank, share
 from raysd.recipe import NUMERICS, Recipe, recipe_key
 from raysd.results.provenance import device_model, provenance, train_sets
+from raysd.results.searches import SearchLog
 from raysd.results.storage import StorageError
 from raysd.results.store import Record, Results
 from raysd.study.design import Trial
-from raysd.train import Epoch, NonFiniteLoss, TrainingSet, embed, precision, train
+from raysd.train import Detector, Epoch, GivenUp, NonFiniteLoss, TrainingSet, embed, precision, train
 
 CLIP_COLUMNS = ["path", "machine", "section", "part", "split", "domain", "label"]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a search gives up what does badly after few epochs (asynchronous successive halving, Li et al. 2020)."""
+
+    search: str
+    """Its log, where the trials of a search see each other's values."""
+    objective: str
+    """The metric."""
+    first_epochs: int
+    reduction: int
+
+    def rungs(self, epochs: int) -> set[int]:
+        """The numbers of epochs after which a training of so many is judged."""
+        found, at = set[int](), self.first_epochs
+        while at < epochs:
+            found.add(at)
+            at *= self.reduction
+        return found
+
+    def stays(self, value: float, seen: Collection[float]) -> bool:
+        """Whether `value` is among the best of all `seen` after as many epochs, itself included: one in `reduction`."""
+        return sum(other > value for other in seen) < math.ceil(len(seen) / self.reduction)
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,7 @@ class Place:
     scale: Scale = field(default_factory=Scale)
     device: str = "cpu"
     command: tuple[str, ...] = ()
+    judging: Judging | None = None
 
     @property
     def threads(self) -> int:
@@ -89,6 +118,9 @@ def run_trial(
             results.write(scored(run, embeddings))
             results.clear_work(trial.training_key)
             return results.read(trial.key)
+    except GivenUp:
+        results.clear_work(trial.training_key)
+        raise
     except Exception as error:
         if failure_kind(error) != "infrastructure":  # which may be tried again; whoever decides that writes it
             results.write_failure(run.failed(failure_kind(error), traceback.format_exc()))
@@ -107,22 +139,14 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
         raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
     spectra = warm_spectra(store, recipe.features, place.device)
     for name, row_N in model_groups(recipe, store.clips):
-        class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, store.clips.loc[row_N]))
-        train_N = (store.clips.loc[row_N, "split"] == "train").to_numpy()
-        data = TrainingSet(torch.from_numpy(row_N[train_N]), class_N, own_MC.shape[1])
+        clips = arranged(store.clips.loc[row_N], recipe.train.held_out, KINDS)
+        class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, clips))
+        train_N = clips["split"] == "train"
+        data = TrainingSet(torch.tensor(clips.loc[train_N, "row"].to_numpy()), class_N, own_MC.shape[1])
         checkpoint = results.checkpoint(trial.training_key, name)
-        detector, epochs = train(recipe, spectra, data, trial.seed, checkpoint, on_epoch, place.scale)
-        z_MD, log_probability_M = embed(recipe, detector, spectra, share(torch.from_numpy(row_N)), share(own_MC))
-        z_MD = gather(len(row_N))(z_MD)
-        if not bool(z_MD.isfinite().all()):  # the last step of all can do it, which no loss follows
-            raise NonFiniteLoss(f"embeddings of model '{name}' after its last epoch")
-        table = pa.Table.from_pandas(store.clips.loc[row_N, CLIP_COLUMNS], preserve_index=False)
-        flat = pa.array(z_MD.numpy().ravel())
-        table = table.append_column("z", pa.FixedSizeListArray.from_arrays(flat, z_MD.shape[1]))
-        if log_probability_M is not None:
-            log_probability_M = gather(len(row_N))(log_probability_M)
-            table = table.append_column("class_score", pa.array(log_probability_M.numpy()))
-        tables.append(table)
+        keeps = _keeps(trial, place, spectra, clips, own_MC)
+        detector, epochs = train(recipe, spectra, data, trial.seed, checkpoint, on_epoch, place.scale, keeps)
+        tables.append(_embedded(recipe, detector, spectra, clips, own_MC))
         history += epochs
     training = {
         "history": [asdict(epoch) for epoch in history],
@@ -142,6 +166,12 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
 def scored(run: "Run", embeddings: pa.Table) -> Record:
     """The record of a trial, from its embeddings: a score for each clip, and the metrics of the year."""
     recipe = run.trial.recipe
+    clips = _scores(recipe, run.trial.seed, embeddings)
+    return run.done(json.loads(embeddings.schema.metadata[b"training"]), clips, _metrics(clips, recipe.data.year))
+
+
+def _scores(recipe: Recipe, seed: int, embeddings: pa.Table) -> pd.DataFrame:
+    """The clips with a score each. What is not of the split `train` is scored as a test clip is."""
     clips = embeddings.select(CLIP_COLUMNS).to_pandas()
     z_ND = np.stack(embeddings["z"].to_numpy())
     class_score_N = embeddings["class_score"].to_numpy() if "class_score" in embeddings.column_names else None
@@ -157,10 +187,63 @@ def scored(run: "Run", embeddings: pa.Table) -> Record:
 
     clips["score"] = np.empty(len(clips))
     clips.loc[train_N, "score"], clips.loc[~train_N, "score"] = score_clips(
-        recipe.scoring, part(train_N), part(~train_N), run.trial.seed
+        recipe.scoring, part(train_N), part(~train_N), seed
     )
-    training = json.loads(embeddings.schema.metadata[b"training"])
-    return run.done(training, clips, summarise(clips[~train_N], recipe.data.year))
+    return clips
+
+
+def _metrics(clips: pd.DataFrame, year: int) -> pd.DataFrame:
+    """The year's metrics of the test clips, and the proxies where clips are held out."""
+    found = [summarise(clips.loc[clips["split"] == "test"], year), proxy_metrics(clips, year)]
+    return pd.concat([rows for rows in found if len(rows)] or found[:1], ignore_index=True)
+
+
+def _embedded(
+    recipe: Recipe, detector: Detector, spectra: Spectra, clips: pd.DataFrame, own_MC: torch.Tensor
+) -> pa.Table:
+    """The clips (as `arranged` gives them) with their embeddings, computed by all workers together."""
+    row_M = torch.tensor(clips["row"].to_numpy())
+    names = ["", *KINDS]
+    perturbation_M = torch.tensor([names.index(kind) - 1 for kind in clips["perturbation"]])
+    z_MD, log_probability_M = embed(recipe, detector, spectra, share(row_M), share(own_MC), share(perturbation_M))
+    z_MD = gather(len(row_M))(z_MD)
+    if not bool(z_MD.isfinite().all()):  # the last step of all can do it, which no loss follows
+        raise NonFiniteLoss("the embeddings after the last step")
+    table = pa.Table.from_pandas(clips[CLIP_COLUMNS], preserve_index=False)
+    flat = pa.array(z_MD.numpy().ravel())
+    table = table.append_column("z", pa.FixedSizeListArray.from_arrays(flat, z_MD.shape[1]))
+    if log_probability_M is not None:
+        log_probability_M = gather(len(row_M))(log_probability_M)
+        table = table.append_column("class_score", pa.array(log_probability_M.numpy()))
+    return table
+
+
+def _keeps(
+    trial: Trial, place: Place, spectra: Spectra, clips: pd.DataFrame, own_MC: torch.Tensor
+) -> Callable[[int, Detector], bool]:
+    """Whether a search lets the training go on, by what its trials were worth after as many epochs.
+
+    The baseline always goes on: it is what the others are compared with.
+    """
+    judging, recipe, year = place.judging, trial.recipe, trial.recipe.data.year
+    if judging is None:
+        return lambda epochs, detector: True
+    rungs = judging.rungs(recipe.train.epochs)
+    seen = np.ones(len(clips), bool) if judging.objective in headline_metrics(year) else clips["split"] != "test"
+    log = SearchLog(Results(place.results_root), judging.search)
+
+    def keeps(epochs: int, detector: Detector) -> bool:
+        if epochs not in rungs:
+            return True
+        embeddings = _embedded(recipe, detector, spectra, clips.loc[seen], own_MC[torch.tensor(np.asarray(seen))])
+        stays = True
+        if rank() == 0:
+            value = objective_value(_metrics(_scores(recipe, trial.seed, embeddings), year), judging.objective, year)
+            log.write_rung(epochs, trial.key, value)
+            stays = trial.role == "baseline" or judging.stays(value, log.rung(epochs).values())
+        return from_first(stays)
+
+    return keeps
 
 
 def used_recipe(recipe: Recipe, scale: Scale) -> Recipe:
@@ -255,11 +338,14 @@ def clip_classes(recipe: Recipe, clips: pd.DataFrame) -> tuple[np.ndarray, np.nd
 
 def failure_kind(error: BaseException) -> str:
     """`non_finite`, `oom`, `code`, `infrastructure` where the results root fails; or what a trial's workers made of it.
+    `given_up` is no failure.
 
     Of a process that died its driver tells.
     """
     if isinstance(error, FailedOnWorkers):
         return error.kind
+    if isinstance(error, GivenUp):
+        return "given_up"
     if isinstance(error, StorageError):
         return "infrastructure"
     if isinstance(error, NonFiniteLoss):

@@ -357,7 +357,7 @@ def test_a_failure_is_kept_and_tried_again(
     ("changes", "said"),
     [
         ({}, "in epoch 1, step 2"),
-        ({"train.epochs": 1, "train.batch_size": 64}, "embeddings of model 'all' after its last epoch"),
+        ({"train.epochs": 1, "train.batch_size": 64}, "the embeddings after the last step"),
     ],
     ids=["within training", "at its last step"],
 )
