@@ -1,4 +1,6 @@
-"""What travels to a cluster with a study: raysd itself, the predefined studies, the study file and its recipes.
+"""What travels to a cluster with a study: raysd itself, the predefined studies, the study's own files.
+
+Those are the study file, the studies that it extends, and the recipes that they name.
 
 Named file by file, so that no data, results, checkpoints, repository or environment can come along.
 """
@@ -15,7 +17,7 @@ import raysd
 from raysd.errors import BadInput
 from raysd.results.provenance import SHIPPED_CODE, code
 from raysd.study.design import LoadedStudy
-from raysd.study.files import beside, predefined_folder, predefined_studies, shown
+from raysd.study.places import predefined_folder, predefined_studies, shown
 from raysd.study.plan import size
 
 LARGEST_BYTES = 50_000_000
@@ -58,14 +60,12 @@ def shipped(study: LoadedStudy) -> tuple[dict[PurePosixPath, Path], str]:
         return files, study.name
 
     own = [_absolute(study.path)]
-    named = {"baseline": (study.study.baseline,), "references": study.study.references}
-    for key, recipes in named.items():
-        for recipe in recipes:
-            if Path(recipe).is_absolute():
-                raise BadInput(f"{shown(study.path)}: {key}: {recipe} is not found on a cluster; give a relative path")
-            path = _absolute(beside(study.path, recipe, key))
-            if not path.is_relative_to(_absolute(predefined_folder())):
-                own.append(path)
+    for source in study.sources:
+        if Path(source.named).is_absolute():
+            raise BadInput(f"{source.where}: {source.named} is not found on a cluster; give a relative path")
+        path = _absolute(source.path)
+        if not path.is_relative_to(_absolute(predefined_folder())) and path not in own:
+            own.append(path)
     common = Path(os.path.commonpath([path.parent for path in own]))
     within = {path: PurePosixPath("study", path.relative_to(common).as_posix()) for path in own}
     return files | {name: path for path, name in within.items()}, str(within[own[0]])

@@ -1,19 +1,20 @@
 """A study file -> its variants -> its trials. Pure: reads files, launches nothing."""
 
-import json
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from raysd.detect.metrics import headline_metrics
 from raysd.errors import BadInput, nearest
 from raysd.recipe import Recipe, recipe_key, training_key, trial_key
-from raysd.settings import difference, parse, read_yaml, with_changes
-from raysd.study.files import Changes, Factor, Study, beside, find_study, load_recipe, shown
+from raysd.settings import difference, parse, with_changes
+from raysd.study.extends import Source, StudyFile, read_study
+from raysd.study.files import Changes, Chosen, RecipeFile, Search, Study, load_recipe
+from raysd.study.levels import Choice, Conditions, Level, choice_of, has_meaning, meaningful, with_levels
+from raysd.study.places import beside, find_study, shown
 
 MOST_VARIANTS = 100_000
 """A larger factorial design is refused: it is a slip."""
@@ -41,12 +42,31 @@ class LoadedStudy:
     variants: tuple[Variant, ...]
     notes: tuple[str, ...]
     """What a reader should know of how the variants came about: which were merged."""
-    path: Path
-    profile: str | None
+    file: StudyFile
+    choices: tuple[Choice, ...]
+    """The factors with their levels, in the order of the file."""
+    sources: tuple[Source, ...]
+    """Every other file that the study was made of."""
+    chosen: dict[str, Chosen]
+    """Name of a recipe file -> how a search came to it, where one did."""
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def profile(self) -> str | None:
+        return self.study.profile
 
     @property
     def baseline(self) -> Variant:
         return self.variants[0]
+
+    @property
+    def oracle(self) -> bool:
+        """Whether labels of test clips have chosen anything in it."""
+        by_search = self.study.search is not None and self.study.search.oracle
+        return by_search or any(chosen.oracle for chosen in self.chosen.values())
 
     def seeds_of(self, variant: Variant) -> tuple[int, ...]:
         """The seeds that the variant is run with: one where nothing in it depends on the seed."""
@@ -84,30 +104,34 @@ def load_study(
     `scale.cpus_per_worker`), else of the baseline recipe, from which all variants start. `profile` and `seeds` replace
     the study's own. Raises BadInput with the file and the path in it for anything that cannot be used.
     """
-    path = find_study(name_or_path)
-    where, values = shown(path), read_yaml(path)
-    study = parse(Study, values, where)
+    file = read_study(find_study(name_or_path))
+    study = parse(Study, file.values, file.where)
     own = {key: value for key, value in (overrides or {}).items() if key.split(".")[0] in Study.model_fields}
     own |= {key: value for key, value in (("profile", profile), ("seeds", seeds)) if value is not None}
+    if "extends" in own:
+        raise BadInput("--set extends: only a study file can say what it extends")
     if own:
-        study = parse(Study, _replaced(values, own), f"{where} with {', '.join(own)} set")
+        file = file.with_values(own)
+        study = parse(Study, file.values, f"{shown(file.path)} with {', '.join(own)} set")
 
+    recipes = _Recipes(file)
     of_recipe = {key: value for key, value in (overrides or {}).items() if key not in own}
-    recipe = _baseline(study, path, where, of_recipe)
+    recipe = _baseline(study, recipes, of_recipe)
     if study.metric not in headline_metrics(recipe.data.year):
         allowed = nearest(study.metric, headline_metrics(recipe.data.year))
+        where = file.where("metric")
         raise BadInput(f"{where}: metric: '{study.metric}' is no metric of {recipe.data.year}; {allowed}")
 
-    variants = {recipe_key(recipe): Variant("baseline", recipe, {}, "baseline")}
-    notes: list[str] = []
-    for name, changed in _named_recipes(study, recipe, where):
-        _add(variants, notes, Variant(name, changed, difference(recipe, changed), "variant"), where)
-    for file in study.references:
-        reference = load_recipe(beside(path, file, "references")).recipe
-        reference = reference.model_copy(update={"data": recipe.data})  # a row on the same recordings
-        row = Variant(Path(file).stem, reference, difference(recipe, reference), "reference")
-        _add(variants, notes, row, where)
-    return LoadedStudy(path.stem, study, tuple(variants.values()), tuple(notes), path, study.profile)
+    choices = tuple(choice_of(name, factor, file.where(f"factors.{name}")) for name, factor in study.factors.items())
+    rows = _Rows(recipe, shown(file.path))
+    for name, changed in _named_recipes(study, choices, recipe, recipes, rows.notes):
+        rows.add(name, changed, "variant")
+    for named in study.references:
+        reference = recipes.load(named, "references").recipe
+        rows.add(Path(named).stem, _on_data_of(recipe, reference), "reference")
+    notes = (*rows.notes, *_notes_of_choosing(study, recipes.chosen))
+    variants, sources = tuple(rows.by_key.values()), (*file.extended, *recipes.sources)
+    return LoadedStudy(file.path.stem, study, variants, notes, file, choices, sources, recipes.chosen)
 
 
 def trials_of(study: LoadedStudy, fingerprint: str | Callable[[Recipe], str]) -> list[Trial]:
@@ -125,92 +149,145 @@ def trials_of(study: LoadedStudy, fingerprint: str | Callable[[Recipe], str]) ->
     return list(known.values())
 
 
-# --- the baseline -----------------------------------------------------------------------------------------------------
+# --- recipe files -----------------------------------------------------------------------------------------------------
 
 
-def _baseline(study: Study, path: Path, where: str, overrides: Changes) -> Recipe:
-    file = beside(path, study.baseline, "baseline")
-    loaded = load_recipe(file)
-    recipe = loaded.recipe
+@dataclass
+class _Recipes:
+    """The recipe files of a study: found, read, and kept in mind."""
+
+    file: StudyFile
+    sources: list[Source] = field(default_factory=list)
+    chosen: dict[str, Chosen] = field(default_factory=dict)
+
+    def load(self, named: str, key: str) -> RecipeFile:
+        path = beside(self.file.origin(key), named, key)
+        self.sources.append(Source(path, named, f"{self.file.where(key)}: {key}"))
+        loaded = load_recipe(path)
+        if loaded.chosen is not None:
+            self.chosen[path.stem] = loaded.chosen
+        return loaded
+
+
+def _baseline(study: Study, recipes: _Recipes, overrides: Changes) -> Recipe:
+    loaded = recipes.load(study.baseline, "baseline")
+    recipe, where = loaded.recipe, shown(recipes.sources[0].path)
     if study.profile is not None:
         if study.profile not in loaded.profiles:
-            raise BadInput(f"{shown(file)}: no profile '{study.profile}'; {nearest(study.profile, loaded.profiles)}")
-        recipe = with_changes(recipe, loaded.profiles[study.profile], f"{shown(file)}: profiles.{study.profile}")
-    recipe = with_changes(recipe, study.changes, f"{where}: changes")
-    return with_changes(recipe, overrides, "--set")
+            raise BadInput(f"{where}: no profile '{study.profile}'; {nearest(study.profile, loaded.profiles)}")
+        recipe = with_changes(recipe, loaded.profiles[study.profile], f"{where}: profiles.{study.profile}")
+    recipe = with_changes(_changed(recipe, study.changes, recipes.file), overrides, "--set")
+    if "search" in study.design and recipe.train.held_out == 0:
+        recipe = with_changes(recipe, {"train.held_out": (study.search or Search()).held_out}, "search.held_out")
+    return recipe
 
 
-def _replaced(values: Changes, changes: Changes) -> Changes:
-    """Plain values with some replaced, given by dotted path."""
-    replaced = json.loads(json.dumps(values))
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        node = replaced
-        for key in parents:
-            if not isinstance(node.get(key), dict):
-                node[key] = {}
-            node = node[key]
-        node[last] = value
-    return replaced
+def _changed(recipe: Recipe, changes: Changes, file: StudyFile) -> Recipe:
+    """With the study's changes. They may come from several files: an error names that of the culprit."""
+    where = file.where(f"changes.{next(iter(changes))}") if changes else ""
+    try:
+        return with_changes(recipe, changes, f"{where}: changes")
+    except BadInput:
+        for culprit in changes:
+            with suppress(BadInput):
+                with_changes(recipe, {path: it for path, it in changes.items() if path != culprit}, "")
+                where = file.where(f"changes.{culprit}")
+        with_changes(recipe, changes, f"{where}: changes")
+        raise
+
+
+def _on_data_of(baseline: Recipe, recipe: Recipe) -> Recipe:
+    """A row that stands on the same recordings."""
+    return recipe.model_copy(update={"data": baseline.data})
+
+
+def _notes_of_choosing(study: Study, chosen: dict[str, Chosen]) -> Iterator[str]:
+    """What a reader should know of recipes that a search has chosen."""
+    if study.search is not None and study.search.oracle:
+        yield "the search chooses on test labels (oracle)"
+    for name, how in chosen.items():
+        if how.oracle:
+            yield f"recipe {name} was chosen on test labels (oracle) by search {how.search}"
+        for seed in sorted(set(study.seeds) & set(how.seeds)):
+            yield (
+                f"recipe {name} was chosen by search {how.search} with seed {seed}: seed {seed} is no fresh evidence; "
+                "run other seeds"
+            )
 
 
 def _depends_on_seed(recipe: Recipe) -> bool:
     return type(recipe.encoder).trains or recipe.scoring.name == "gaussian_mixture"
 
 
-def _add(variants: dict[str, Variant], notes: list[str], new: Variant, where: str) -> None:
-    """Adds a variant by its recipe; one that is there already is merged with it, and that is noted."""
-    known = variants.setdefault(recipe_key(new.recipe), new)
-    if known is not new:
-        twice = known.name == new.name
-        notes.append(f"'{new.name}' is made twice" if twice else f"'{new.name}' is the same recipe as '{known.name}'")
-    elif any(other.name == new.name for other in variants.values() if other is not new):
-        raise BadInput(f"{where}: two different variants have the name '{new.name}'; name one of them otherwise")
-
-
 # --- designs ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Level:
-    factor: str
-    name: str
-    changes: Changes
-    off: bool
-    where: str
+class _Rows:
+    """The rows of a study by the key of their recipe: those that are the same recipe are merged."""
 
-    @property
-    def alone(self) -> str:
-        return f"without {self.factor}" if self.off else f"{self.factor}={self.name}"
+    def __init__(self, baseline: Recipe, where: str) -> None:
+        self._baseline, self._where = baseline, where
+        self.by_key = {recipe_key(baseline): Variant("baseline", baseline, {}, "baseline")}
+        self.notes: list[str] = []
+        self._names = {"baseline"}
+
+    def add(self, name: str, recipe: Recipe, role: Role) -> None:
+        """Adds a row; one that is there already is merged with it, and that is noted."""
+        key = recipe_key(recipe)
+        known = self.by_key.get(key)
+        if known is not None:
+            self.notes.append(
+                f"'{name}' is made twice" if known.name == name else f"'{name}' is the same recipe as '{known.name}'"
+            )
+            return
+        if name in self._names:
+            raise BadInput(f"{self._where}: two different variants have the name '{name}'; name one of them otherwise")
+        self._names.add(name)
+        self.by_key[key] = Variant(name, recipe, difference(self._baseline, recipe), role)
 
 
-_Choices = list[list[_Level]]
-"""The levels of each factor."""
-_Picks = tuple[_Level, ...]
+_Picks = tuple[Level, ...]
 """What a variant changes."""
+_Choices = Sequence[Choice]
 
 
-def _one_at_a_time(factors: _Choices) -> Iterator[tuple[str, _Picks]]:
-    return ((level.alone, (level,)) for levels in factors for level in levels if level.changes)
+def _one_at_a_time(choices: _Choices, _: Conditions, where: str) -> Iterator[tuple[str, _Picks]]:
+    return ((level.alone, (level,)) for choice in choices for level in choice.levels if level.changes)
 
 
-def _leave_one_out(factors: _Choices) -> Iterator[tuple[str, _Picks]]:
-    return ((level.alone, (level,)) for levels in factors for level in levels if level.off)
+def _leave_one_out(choices: _Choices, _: Conditions, where: str) -> Iterator[tuple[str, _Picks]]:
+    return ((level.alone, (level,)) for choice in choices for level in choice.levels if level.off)
 
 
-def _only_one(factors: _Choices) -> Iterator[tuple[str, _Picks]]:
-    offs = [level for levels in factors for level in levels if level.off]
+def _only_one(choices: _Choices, _: Conditions, where: str) -> Iterator[tuple[str, _Picks]]:
+    offs = [level for choice in choices for level in choice.levels if level.off]
     yield "none", tuple(offs)
     for kept in offs:
         yield f"only {kept.factor}", tuple(off for off in offs if off is not kept)
 
 
-def _factorial(factors: _Choices) -> Iterator[tuple[str, _Picks]]:
-    for picks in product(*factors):
+def _factorial(choices: _Choices, conditions: Conditions, where: str) -> Iterator[tuple[str, _Picks]]:
+    cells: list[_Picks] = [()]
+    for choice in choices:
+        meets = [conditions.meets(choice, cell) for cell in cells]
+        if sum(len(choice.levels) if met else 1 for met in meets) > MOST_VARIANTS:
+            raise BadInput(f"{where}: the factorial design has more than {MOST_VARIANTS:,} variants; use fewer levels")
+        grown = (
+            [(*cell, level) for level in choice.levels] if met else [cell]
+            for cell, met in zip(cells, meets, strict=True)
+        )
+        cells = [cell for of_cell in grown for cell in of_cell]
+    # what means nothing beside the rest of its cell is left out, which makes cells equal
+    made = dict.fromkeys(tuple(level for level, _ in meaningful(cell)) for cell in cells)
+    used = {level for picks in made for level in picks}
+    for choice in choices:
+        if used.isdisjoint(choice.levels):
+            raise BadInput(f"{choice.where}: means nothing beside any level of the other factors; leave it out")
+    for picks in made:
         yield ", ".join(f"{level.factor}={level.name}" for level in picks), picks
 
 
-DESIGNS: dict[str, Callable[[_Choices], Iterator[tuple[str, _Picks]]]] = {
+DESIGNS: dict[str, Callable[[_Choices, Conditions, str], Iterator[tuple[str, _Picks]]]] = {
     "one_at_a_time": _one_at_a_time,
     "leave_one_out": _leave_one_out,
     "only_one": _only_one,
@@ -219,67 +296,66 @@ DESIGNS: dict[str, Callable[[_Choices], Iterator[tuple[str, _Picks]]]] = {
 """Every design that is made of factors, by name."""
 
 
-def _named_recipes(study: Study, baseline: Recipe, where: str) -> Iterator[tuple[str, Recipe]]:
-    factors = [_levels(name, factor, where) for name, factor in study.factors.items()]
-    if "factorial" in study.design and math.prod(map(len, factors)) > MOST_VARIANTS:
-        raise BadInput(
-            f"{where}: design: the factorial design has more than {MOST_VARIANTS:,} variants; use fewer levels"
-        )
+def _named_recipes(
+    study: Study, choices: _Choices, baseline: Recipe, recipes: _Recipes, notes: list[str]
+) -> Iterator[tuple[str, Recipe]]:
+    """The variants, one after another; what is left out is noted."""
+    conditions = Conditions(baseline, choices)
     for design in study.design:
-        for levels in factors if design in ("leave_one_out", "only_one") else []:
-            if not any(level.off for level in levels):
-                raise BadInput(f"{where}: factors.{levels[0].factor}: design {design} needs to know what 'off' is")
-        if design == "list":
-            for name, changes in study.variants.items():
-                yield name, with_changes(baseline, changes, f"{where}: variants.{name}")
-            continue
-        for name, picks in DESIGNS[design](factors):
-            yield name, _applied(baseline, picks, f"{where}: design {design}, variant '{name}'")
+        if design == "search":
+            _check_space(choices, conditions, baseline)
+        elif design == "list":
+            for name, variant in study.variants.items():
+                key = f"variants.{name}"
+                if isinstance(variant, str):
+                    yield name, _on_data_of(baseline, recipes.load(variant, key).recipe)
+                else:
+                    yield name, with_changes(baseline, variant, f"{recipes.file.where(key)}: {key}")
+        else:
+            taken = choices
+            if design != "factorial":
+                taken = [choice for choice in choices if conditions.meets(choice, ())]
+                notes += [
+                    f"design {design} leaves the factor '{choice.name}' out: its `when` does not hold in the baseline"
+                    for choice in choices
+                    if choice not in taken
+                ]
+            for choice in taken if design in ("leave_one_out", "only_one") else ():
+                if not any(level.off for level in choice.levels):
+                    raise BadInput(f"{choice.where}: design {design} needs to know what 'off' is")
+            where = recipes.file.where("design")
+            for name, picks in DESIGNS[design](taken, conditions, f"{where}: design"):
+                yield name, with_levels(baseline, picks, f"{where}: design {design}, variant '{name}'")
 
 
-def _levels(name: str, factor: Factor, where: str) -> list[_Level]:
-    where = f"{where}: factors.{name}"
-    if isinstance(factor.levels, dict):
-        return [
-            _Level(name, level, changes, level == "off", f"{where}.levels.{level}")
-            for level, changes in factor.levels.items()
-        ]
-    setting = factor.setting or ""
-    levels = [_Level(name, "on", {}, False, where)]
-    if factor.levels is not None:
-        levels = [
-            _Level(name, _text(value), {setting: value}, False, f"{where}.levels[{i}]")
-            for i, value in enumerate(factor.levels)
-        ]
-    if factor.levels is None or "off" in factor.model_fields_set:
-        levels.append(_Level(name, "off", {setting: factor.off}, True, f"{where}.off"))
-    return levels
-
-
-def _applied(baseline: Recipe, picks: _Picks, where: str) -> Recipe:
-    """The baseline with the picked levels. What is off goes last: a setting of a part that is off leaves it off."""
-    try:
-        recipe = baseline
-        for off in (False, True):
-            changes: Changes = {}
-            for level in picks:
-                if level.off is off:
-                    both = changes.keys() & level.changes.keys()
-                    if both:
-                        raise BadInput(f"{where}: two factors set {both.pop()}; in one variant they exclude each other")
-                    changes |= level.changes
-            if changes:
-                recipe = with_changes(recipe, changes, picks[0].where if len(picks) == 1 else where)
-        return recipe
-    except BadInput:
-        if len(picks) > 1:
-            for level in picks:  # a level that fails alone is the culprit, and has a better address
-                with_changes(baseline, level.changes, level.where)
-        raise
-
-
-def _text(value: Any) -> str:
-    """A level's value as a table names it."""
-    if isinstance(value, dict) and list(value) == ["name"]:
-        return str(value["name"])
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+def _check_space(choices: _Choices, conditions: Conditions, baseline: Recipe) -> None:
+    """Every level, and both ends of every range, give a recipe: alone, or beside a level of a factor above."""
+    for number, choice in enumerate(choices):
+        for other in choices[number + 1 :]:  # which comes later, when this one was suggested already
+            if any(
+                strong.silences(level, path)
+                for strong in other.levels
+                for level in choice.levels
+                for path in level.leaves
+            ):
+                raise BadInput(
+                    f"{choice.where}: means nothing beside some levels of '{other.name}'; put that one first"
+                )
+        beside_what = [(), *((level,) for other in choices[:number] for level in other.levels)]
+        beside_what = [picks for picks in beside_what if conditions.meets(choice, picks)]
+        for level in choice.levels:
+            problems = []
+            for picks in beside_what:
+                try:
+                    recipe = with_levels(baseline, picks, "")
+                    if level.changes and not has_meaning(choice.factor, recipe):
+                        with_levels(baseline, (level,), level.where)
+                        hint = "switch it on there, or by a factor above"
+                        raise BadInput(f"{choice.where}: it lies in a part that is off in the baseline; {hint}")
+                    with_levels(baseline, (*picks, level), level.where)
+                    break
+                except BadInput as error:
+                    problems.append(error)
+            else:
+                if problems:  # otherwise it means something only beside several levels, of which not all are tried
+                    raise problems[0]

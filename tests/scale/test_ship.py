@@ -45,7 +45,44 @@ def test_raysd_and_the_files_of_the_study_travel_and_nothing_else(study: Path) -
     assert {name for name in names if name.startswith("study/")} == {word, "study/recipes/own.yaml"}
     assert {"raysd/cli.py", "raysd/__main__.py", "studies/augmentation.yaml", "studies/recipes/classical.yaml"} <= names
     assert {PurePosixPath(name).parts[0] for name in names} == {"raysd", "studies", "study"}
-    assert {PurePosixPath(name).suffix for name in names} == {".py", ".yaml"}
+    assert {PurePosixPath(name).suffix for name in names} <= {".py", ".yaml", ".html"}
+
+
+def test_all_that_a_study_extends_travels_too(study: Path) -> None:
+    project = study.parent.parent
+    for name, text in {
+        "others/base.yaml": STUDY.replace("../recipes/own.yaml", "base_recipe.yaml"),
+        "others/base_recipe.yaml": "augment: { log_mixup_exp: {} }\nprofiles: { small: { train: { epochs: 1 } } }",
+        "more/promoted.yaml": "train: { epochs: 2 }",
+    }.items():
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(text, encoding="utf-8")
+    study.write_text(
+        "extends: ../others/base.yaml\ndesign: [leave_one_out, list]\nvariants: { promoted: ../more/promoted.yaml }\n"
+        "references: [recipes/classical.yaml, ../recipes/own.yaml]",
+        encoding="utf-8",
+    )
+    loaded = load_study(study)
+    files, word = shipped(loaded)
+    assert word == "study/studies/mine.yaml"
+    assert {str(name) for name in files if name.parts[0] == "study"} == {
+        *(word, "study/others/base.yaml", "study/others/base_recipe.yaml"),
+        *("study/more/promoted.yaml", "study/recipes/own.yaml"),
+    }
+    with staged(loaded) as (folder, _):
+        there = load_study(folder / word)
+        assert there.variants == loaded.variants
+        assert all(source.path.resolve().is_relative_to(folder.resolve()) for source in there.file.extended)
+    study.write_text(f"extends: {project / 'others/base.yaml'}", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"mine\.yaml: extends: .*base\.yaml is not found on a cluster; give a relative"):
+        shipped(load_study(study))
+
+
+def test_a_study_may_extend_a_predefined_one(study: Path) -> None:
+    study.write_text("extends: cutoff\nseeds: [7]", encoding="utf-8")
+    files, word = shipped(load_study(study))
+    assert {str(name) for name in files if name.parts[0] == "study"} == {word}
+    assert PurePosixPath("studies/cutoff.yaml") in files
 
 
 def test_a_predefined_study_is_named(study: Path) -> None:
