@@ -44,7 +44,7 @@ class StudyProgress:
         self._console = console
         self._total = trials
         self._running: dict[str, tuple[Trial, dict[str, Any]]] = {}
-        self._done = self._failed = 0
+        self._done = self._failed = self._given_up = 0
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._display, refresh_per_second=4, transient=True)
         self._ended = threading.Event()
@@ -84,8 +84,13 @@ class StudyProgress:
         self._failed += 1
         self._line(f"[red]failed[/] {_name(trial)}  {kind}: {_escaped(' '.join(message.split()))}")
 
+    def given_up(self, trial: Trial, message: str) -> None:
+        self._running.pop(trial.key, None)
+        self._given_up += 1
+        self._line(f"given up {_name(trial)}  {_escaped(message)}")
+
     def _line(self, text: str) -> None:
-        self._console.print(f"{self._done + self._failed:>4}/{self._total} {text}", soft_wrap=True, highlight=False)
+        self._console.print(f"{self._settled:>4}/{self._total} {text}", soft_wrap=True, highlight=False)
 
     def _beat(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
@@ -108,13 +113,18 @@ class StudyProgress:
             rows.append((f"{trial.variant} seed {trial.seed}", of, loss, speed))
         return rows
 
+    @property
+    def _settled(self) -> int:
+        return self._done + self._failed + self._given_up
+
     def _states(self) -> str:
         running = list(self._running.values())
         share = sum(epoch.get("epoch", 0) / trial.recipe.train.epochs for trial, epoch in running)
-        settled, elapsed = self._done + self._failed, time.monotonic() - self._began
+        settled, elapsed = self._settled, time.monotonic() - self._began
         waiting = self._total - settled - len(running)
         left = f"  about {duration(elapsed * (self._total / (settled + share) - 1))} left" if settled + share else ""
-        return f"{self._done} done, {self._failed} failed, {len(running)} running, {waiting} waiting{left}"
+        given_up = f"{self._given_up} given up, " if self._given_up else ""
+        return f"{self._done} done, {given_up}{self._failed} failed, {len(running)} running, {waiting} waiting{left}"
 
 
 def _name(trial: Trial) -> str:

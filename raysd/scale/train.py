@@ -41,7 +41,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raysd.parallel import Scale, lost_worker, rank
 from raysd.results.store import Results
 from raysd.study.design import Trial
-from raysd.train import Epoch, NonFiniteLoss
+from raysd.train import Epoch, GivenUp, NonFiniteLoss
 from raysd.trial import FailedOnWorkers, Place, failure_kind, train_and_embed
 
 _PATIENCE_S = 1.0  # how long a question to the post waits for an answer before it is asked again
@@ -140,6 +140,8 @@ class _Group:
                         on_placed(group)
                     case ("done",):
                         return True
+                    case ("failed", "given_up", said):
+                        raise GivenUp(said.splitlines()[-1].rpartition(": ")[2])
                     case ("failed", kind, said):
                         raise FailedOnWorkers(kind, said)
             if ended:
@@ -251,5 +253,5 @@ def _train(post: Any, job: int, trial: Trial, place: Place) -> None:
         if lost_worker(error):
             raise  # another's death is no fault of the trial's
         tell("failed", failure_kind(error), traceback.format_exc())
-        if not isinstance(error, NonFiniteLoss):  # which all workers see at once, so that all can go on
+        if not isinstance(error, NonFiniteLoss | GivenUp):  # which all workers see at once, so that all can go on
             raise

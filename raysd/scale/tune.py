@@ -1,8 +1,8 @@
 """Runs the trials of a study with Ray Tune, in warm actors that keep their process, imports and data between trials.
 
-What is run, in which order and what is kept are raysd's own: Tune is given the missing trials only, one by one, and
-every result lies in the results root before Tune hears of it. So a study that was killed is continued by running it
-again, from each unfinished trial's last epoch, whatever became of Ray.
+What is run, in which order and what is kept are raysd's own: Tune is given the missing trials only, one by one, or what
+a search suggests, and every result lies in the results root before Tune hears of it. So a study that was killed is
+continued by running it again, from each unfinished trial's last epoch, whatever became of Ray.
 """
 
 import time
@@ -20,12 +20,15 @@ from ray.tune.search import Searcher
 
 from raysd.errors import BadInput
 from raysd.parallel import Scale
+from raysd.recipe import Recipe
 from raysd.results.store import Results
+from raysd.scale.budget import Budget
 from raysd.scale.connect import connected
 from raysd.scale.queue import Queue
 from raysd.scale.room import groups_at_once, nodes
 from raysd.scale.train import Workers, release
 from raysd.study.design import Trial
+from raysd.study.search import StudySearch
 from raysd.train import Epoch
 from raysd.trial import Place, Run, failure_kind, run_trial
 
@@ -45,6 +48,7 @@ class Watcher(Protocol):
     def epoch(self, trial: Trial, epoch: dict[str, Any]) -> None: ...
     def finished(self, trial: Trial, summary: dict[str, Any]) -> None: ...
     def failed(self, trial: Trial, kind: str, message: str) -> None: ...
+    def given_up(self, trial: Trial, message: str) -> None: ...
 
 
 @dataclass
@@ -54,17 +58,28 @@ class Outcome:
     done: int = 0
     failed: list[str] = field(default_factory=list)
     """Keys of the trials that failed."""
+    given_up: int = 0
+    """Trials that a search gave up after few epochs."""
     canary_failed: bool = False
     """The first trial failed, and the study was stopped."""
     interrupted: bool = False
     """The user stopped it; the same command goes on."""
+    left: int = 0
+    """Trials that were not started for want of budget; the same command goes on."""
 
 
-def run_trials(trials: Sequence[Trial], place: Place, scale: Scale, watch: Watcher) -> Outcome:
-    """Runs `trials`, in order as far as there is room, and reports what became of them."""
+def run_trials(
+    trials: Sequence[Trial],
+    place: Place,
+    scale: Scale,
+    watch: Watcher,
+    search: StudySearch | None = None,
+    budget: Budget | None = None,
+) -> Outcome:
+    """Runs `trials`, then what `search` suggests, in order as far as there is room; reports what became of them."""
     place = replace(place, device="cuda" if scale.gpus_per_worker else "cpu", scale=scale)
-    by_key = {trial.key: trial for trial in trials}
-    queue, outcome = Queue(trials, scale.retries), Outcome()
+    queue, outcome = Queue(trials, scale.retries, search and search.next, budget), Outcome()
+    wanted = len(trials) + (search.left if search else 0)
     try:
         with connected() as here:
             if here.dashboard:
@@ -75,16 +90,20 @@ def run_trials(trials: Sequence[Trial], place: Place, scale: Scale, watch: Watch
                 # stands on the one node that a cluster cannot lose.
                 resources = {HEAD_NODE_RESOURCE_NAME: 0.001}
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(_run_in_actor, trials=by_key, place=place), resources),
+                tune.with_resources(tune.with_parameters(_run_in_actor, place=place), resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=_Search(queue, scale), scheduler=_WarmFirst(), num_samples=-1, reuse_actors=True
+                    search_alg=_Search(queue, scale),
+                    scheduler=_WarmFirst(),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
                 run_config=tune.RunConfig(
                     name="study",
                     storage_path=str(here.folder / "tune"),
                     verbose=0,
                     stop=_StopAfterFailedCanary(queue),
-                    callbacks=[_Reports(by_key, queue, outcome, place, watch)],
+                    callbacks=[_Reports(queue, outcome, place, watch, search)],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
@@ -92,8 +111,9 @@ def run_trials(trials: Sequence[Trial], place: Place, scale: Scale, watch: Watch
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C or SIGTERM while Ray starts or ends; Tune takes it in between
         outcome.interrupted = True
     outcome.canary_failed = queue.canary_failed
-    settled = outcome.done + len(outcome.failed)
-    outcome.interrupted |= not outcome.canary_failed and settled < len(trials)
+    settled = outcome.done + len(outcome.failed) + outcome.given_up
+    outcome.left = wanted - settled if queue.out_of_budget else 0
+    outcome.interrupted |= not outcome.canary_failed and settled + outcome.left < wanted
     return outcome
 
 
@@ -101,13 +121,25 @@ _workers: Workers | None = None
 """This actor's workers, where a trial has several; they stay for its next trials."""
 
 
-def _run_in_actor(config: dict[str, str], trials: dict[str, Trial], place: Place) -> None:
+def _as_config(trial: Trial) -> dict[str, Any]:
+    """A trial in the plain values that Tune takes."""
+    return {name: getattr(trial, name) for name in _PLAIN} | {"recipe": trial.recipe.model_dump_json()}
+
+
+def _of_config(config: dict[str, Any]) -> Trial:
+    return Trial(recipe=Recipe.model_validate_json(config["recipe"]), **{name: config[name] for name in _PLAIN})
+
+
+_PLAIN = ("variant", "role", "seed", "fingerprint")
+
+
+def _run_in_actor(config: dict[str, Any], place: Place) -> None:
     """One trial in an actor. A failure is reported, not raised: only a process that died is worth starting again."""
     global _workers
     if place.scale.workers > 1 and _workers is None:
         _workers = Workers(place.scale, _report_group)
     try:
-        record = run_trial(trials[config["key"]], place, _report_epoch, _workers and _workers.train_and_embed)
+        record = run_trial(_of_config(config), place, _report_epoch, _workers and _workers.train_and_embed)
     except Exception as error:
         # the error of several workers is the traceback of one of them
         message = f"{type(error).__name__}: {error}".strip().splitlines()[-1 if _workers else 0]
@@ -138,22 +170,22 @@ class _Search(Searcher):
     def __init__(self, queue: Queue, scale: Scale) -> None:
         super().__init__(metric="state", mode="max")  # Tune wants to be told one; nothing here compares it
         self._queue, self._scale = queue, scale
-        self._room, self._looked = groups_at_once(scale, nodes()), time.monotonic()
+        self._queue.room, self._looked = groups_at_once(scale, nodes()), time.monotonic()
         self._given: set[str] = set()
         """Those that have an actor, or wait for one."""
 
-    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._queue.settled:
             return Searcher.FINISHED
         if time.monotonic() > self._looked + LOOK_SECONDS:
             with suppress(BadInput):  # a node is lost; wait for another
-                self._room = groups_at_once(self._scale, nodes())
+                self._queue.room = groups_at_once(self._scale, nodes())
             self._looked = time.monotonic()
-        trial = self._queue.next(trial_id) if len(self._given) < self._room else None
+        trial = self._queue.next(trial_id) if len(self._given) < self._queue.room else None
         if trial is None:
             return None
         self._given.add(trial_id)
-        return {"key": trial.key}
+        return _as_config(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Its actor is free; what became of the trial the callbacks hear."""
@@ -193,8 +225,13 @@ class _StopAfterFailedCanary(tune.Stopper):
 class _Reports(tune.Callback):
     """Tells the queue, the outcome and the watcher what Tune says; writes the failures that only the driver sees."""
 
-    def __init__(self, trials: dict[str, Trial], queue: Queue, outcome: Outcome, place: Place, watch: Watcher) -> None:
-        self._trials, self._queue, self._outcome, self._place, self._watch = trials, queue, outcome, place, watch
+    def __init__(
+        self, queue: Queue, outcome: Outcome, place: Place, watch: Watcher, search: StudySearch | None
+    ) -> None:
+        self._queue, self._outcome, self._place, self._watch = queue, outcome, place, watch
+        self._search = search
+        self._trials: dict[str, Trial] = {}
+        """By Tune's name of an attempt."""
         self._groups: dict[str, str] = {}
         """Of each attempt, the placement group that its workers are in."""
 
@@ -203,15 +240,22 @@ class _Reports(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._watch.started(self._trials[trial.config["key"]])
+        self._watch.started(self._known(trial))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        known = self._trials[trial.config["key"]]
+        known = self._known(trial)
         match result.get("state"):
             case "done":
                 if self._queue.done(trial.trial_id):
                     self._outcome.done += 1
+                    if self._search:
+                        self._search.done(known.key)
                     self._watch.finished(known, result)
+            case "failed" if result["kind"] == "given_up":
+                if self._search and self._queue.done(trial.trial_id):
+                    self._outcome.given_up += 1
+                    self._search.pruned(known.key)
+                    self._watch.given_up(known, result["message"])
             case "placed":
                 self._groups[trial.trial_id] = result["group"]
             case "failed":
@@ -229,12 +273,19 @@ class _Reports(tune.Callback):
         else:
             self._failed(trial, "infrastructure", f"its process died {self._place.scale.retries + 1} times", said)
 
+    def _known(self, trial: Any) -> Trial:
+        if trial.trial_id not in self._trials:
+            self._trials[trial.trial_id] = _of_config(trial.config)
+        return self._trials[trial.trial_id]
+
     def _failed(self, trial: Any, kind: str, message: str, said: str | None = None) -> None:
         """Tells of a trial that is given up. One whose process could not write so itself is written as failed here."""
         if not self._queue.failed(trial.trial_id, kind):
             return
-        known = self._trials[trial.config["key"]]
+        known = self._known(trial)
         self._outcome.failed.append(known.key)
+        if self._search:
+            self._search.failed(known.key, kind)
         if said is not None or kind == "infrastructure":
             run = Run(known, self._place, datetime.now(UTC))
             Results(self._place.results_root).write_failure(run.failed(kind, said or message))

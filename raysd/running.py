@@ -1,0 +1,55 @@
+"""Runs what a study lacks and tells a console of it: what `raysd run` and a notebook share."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from raysd.errors import BadInput
+from raysd.overview import note_launch
+from raysd.progress import StudyProgress, bar
+from raysd.session import Session
+from raysd.study.print_plan import summary
+
+if TYPE_CHECKING:
+    from raysd.scale.tune import Outcome
+
+
+def run_missing(session: Session, console: Console, command: tuple[str, ...]) -> "Outcome | None":
+    """Decodes the clips, says what there is to do, and does it; None where nothing is missing.
+
+    `command` is what the trials' provenance says of how they were run. Raises BadInput where the first trial fails.
+    """
+    with bar(console, "decoding clips") as progress:
+        session.decode(progress)
+    planned = session.plan()
+    for line in summary(planned):
+        console.print(line, highlight=False, soft_wrap=True)
+    missing = session.missing()
+    search = session.search() if session.is_search else None
+    wanted = len(missing) + (search.left if search else 0)
+    if not wanted:
+        return None
+    from raysd.scale.budget import budget_of
+    from raysd.scale.tune import run_trials  # ray takes seconds to import
+
+    session.results.writable()
+    note_launch(session)
+    with StudyProgress(console, wanted) as watch:
+        budget = budget_of(session.study.study, planned)
+        outcome = run_trials(missing, session.place(command), session.study.study.scale, watch, search, budget)
+    if outcome.canary_failed:
+        raise BadInput(
+            f"the first trial failed, so the study was stopped; its traceback is in {session.results}/failures"
+        )
+    if outcome.interrupted:
+        console.print(f"interrupted: {outcome.done} of {wanted} trials finished; the same command goes on")
+    elif outcome.failed:
+        console.print(
+            f"{len(outcome.failed)} of {wanted} trials failed; their tracebacks are in {session.results}/failures"
+        )
+    if outcome.left:
+        line = f"budget reached: {outcome.left} trials left; the same command goes on"
+        if not outcome.done + len(outcome.failed):
+            line += ", with more budget: it is not enough for the next seed of all variants"
+        console.print(line, highlight=False, soft_wrap=True)
+    return outcome
