@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from raysd.completion import profiles, settings, studies, trials
 from raysd.errors import BadInput
 
 if TYPE_CHECKING:
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 out = Console(width=None if sys.stdout.isatty() else 160)  # a table in a file or a log need not fold
 err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a predefined study.")]
+StudyName = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="A study file, or the name of a predefined study.", autocompletion=studies),
+]
+TrialKey = Annotated[
+    str,
+    typer.Argument(metavar="TRIAL", help="The key of a trial, or its first characters.", autocompletion=trials),
+]
 DataRoot = Annotated[
     Path,
     typer.Option(
@@ -40,10 +48,15 @@ ResultsRoot = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="SETTING=VALUE", help="Change a setting of the baseline, or of the study; repeatable."
+        "--set",
+        metavar="SETTING=VALUE",
+        help="Change a setting of the baseline, or of the study; repeatable.",
+        autocompletion=settings,
     ),
 ]
-Profile = Annotated[str | None, typer.Option(help="A profile of the baseline recipe, for instance cpu.")]
+Profile = Annotated[
+    str | None, typer.Option(help="A profile of the baseline recipe, for instance cpu.", autocompletion=profiles)
+]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the study's own, for instance 0,1,2.")]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out clips that cannot be decoded; the results say so.")
