@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, and the two kinds of results root."""
+"""A real S3 server on this machine, and the two kinds of results root; lets tests import the helper modules here."""
 
 import importlib.util
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))
 BUCKET = "raysd-test"
 SERVER = """
 import sys

@@ -1,0 +1,249 @@
+"""The table of a search: its suggestions by objective, with the official metrics that the search never looked at."""
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
+from raysd.results.provenance import CHECKPOINT_RULE, train_sets
+from raysd.results.searches import Suggestion
+from raysd.results.tables import _TITLES, _escaped, _line
+
+if TYPE_CHECKING:
+    from raysd.study.searched import Searched
+
+ORACLE = "ORACLE: chosen on test labels, no comparison with anything"
+"""The first line of whatever shows a search that looked at test labels."""
+CSV_COLUMNS = (
+    *("study", "profile", "year", "data_fingerprint", "train_sets", "checkpoint", "oracle"),
+    *("variant", "role", "number", "state", "objective_metric", "objective", "epochs", "key"),
+)
+"""The first columns of a search as CSV; one for each metric and part, and one for each factor, follow."""
+
+_PROXY_TITLES = {"proxy_perturbed": "perturbed-copies proxy", "proxy_other_sections": "other-sections proxy"}
+_ORDER = {"done": 0, "pruned": 1, "asked": 2, "failed": 3}
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """One suggestion, or one reference. Values are fractions of 1; None where there is none."""
+
+    name: str
+    role: str
+    """`baseline`, `variant` or `reference`."""
+    state: str
+    key: str
+    number: int | None
+    """Of the suggestion."""
+    objective: float | None
+    epochs: int | None
+    metrics: dict[tuple[str, str], float]
+    """(part, metric) -> its value over all machines."""
+    choices: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchTable:
+    """A search on one corpus. Rows: what is finished, the best first; what was pruned, is under way, has failed; the
+    references, which have no objective."""
+
+    study: str
+    question: str
+    profile: str | None
+    year: int
+    fingerprint: str
+    train_sets: str
+    objective: str
+    """The metric that is maximised."""
+    held_out: float
+    """Share of the training clips that the objective is measured on."""
+    oracle: bool
+    """Whether test labels have chosen anything in it: the suggestions, or a recipe that it starts from."""
+    seed: int
+    machines: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    """(part, metric), the study's metric first."""
+    factors: tuple[str, ...]
+    rows: tuple[SearchRow, ...]
+
+    @property
+    def stamp(self) -> list[str]:
+        """What every form starts with: nothing, unless test labels were looked at."""
+        return [ORACLE] if self.oracle else []
+
+    @property
+    def references_at(self) -> int:
+        """The row from which on they are references."""
+        return sum(row.role != "reference" for row in self.rows)
+
+    def caption(self) -> list[str]:
+        """What holds for the whole table, line by line."""
+        suggestions = [row for row in self.rows if row.number is not None]
+        counts = Counter(row.state for row in suggestions)
+        states = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+        held_out = f"on {100 * self.held_out:g} % of the training clips, held out"
+        seen = "on test clips" if self.objective in headline_metrics(self.year) else held_out
+        lines = [
+            f"data: DCASE {self.year}, {', '.join(self.machines) or 'nothing scored yet'} "
+            f"(fingerprint {self.fingerprint})",
+            f"profile: {self.profile or 'none'}; trained on: {self.train_sets}; checkpoint: {CHECKPOINT_RULE}; "
+            f"seed {self.seed}",
+            f"{len(suggestions)} suggestions: {states}; objective: {title(self.objective)}, {seen}; percent",
+        ]
+        if counts["pruned"]:
+            lines.append("the objective of a pruned suggestion is that after its last epoch")
+        if any(row.state == "failed" and not row.key for row in suggestions):
+            lines.append("a suggestion without a trial failed because the levels drawn for it exclude each other")
+        winner, distinct = suggestions[0], len({row.key for row in suggestions if row.state == "done"})
+        if winner.state == "done" and winner.role != "baseline":
+            lines.append(
+                f"the first row is the best of {distinct}, with one seed: its values are optimistic; for an honest "
+                f"number promote it (raysd promote {self.study} --as FILE) and run it with fresh seeds"
+            )
+        return lines
+
+    def grid(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows as text."""
+        parts = {part for part, _ in self.columns}
+        metrics = [title(metric) + (f", {part}" if len(parts) > 1 else "") for part, metric in self.columns]
+        rows = [
+            [
+                _name(row),
+                row.state,
+                _percent(row.objective),
+                *(_percent(row.metrics.get(column)) for column in self.columns),
+                "-" if row.epochs is None else str(row.epochs),
+                *(_choice(row.choices.get(factor)) for factor in self.factors),
+            ]
+            for row in self.rows
+        ]
+        return ["suggestion", "state", title(self.objective), *metrics, "epochs", *self.factors], rows
+
+    def to_markdown(self) -> str:
+        """A heading, the caption and the table."""
+        header, rows = self.grid()
+        lines = [f"## {self.study}", "", _escaped(self.question), "", *(f"- {line}" for line in self.caption())]
+        if self.stamp:
+            lines = [*self.stamp, "", *lines]
+        left = len(self.factors)
+        rule = ["---", "---", *["---:"] * (len(header) - 2 - left), *["---"] * left]
+        body = list(map(_line, rows))
+        if self.references_at < len(rows):
+            body.insert(self.references_at, _line(["*references, not compared*", *[""] * (len(header) - 1)]))
+        return "\n".join([*lines, "", _line(header), _line(rule), *body]) + "\n"
+
+    def to_rich(self) -> Group:
+        """The same for a terminal."""
+        header, rows = self.grid()
+        grid, last = Table(box=box.SIMPLE_HEAD), self.references_at - 1
+        for i, name in enumerate(header):
+            number = 1 < i < len(header) - len(self.factors)
+            grid.add_column(name, justify="right" if number else "left", overflow="fold")
+        for i, row in enumerate(rows):
+            grid.add_row(*map(Text, row), end_section=i == last)
+        stamp = [Text(line, style="bold red") for line in self.stamp]
+        heading = Text(f"{self.study}: {self.question}", style="bold")
+        return Group(*stamp, heading, *(Text(line) for line in self.caption()), grid)
+
+    def to_csv(self) -> str:
+        """One line a suggestion in full precision, as fractions of 1, with its choices and the key of its trial.
+
+        For an oracle a line stands above the header that says so.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        text.writelines(f"{line}\n" for line in self.stamp)
+        metrics = [f"{metric}_{part}" for part, metric in self.columns]
+        writer.writerow([*CSV_COLUMNS, *metrics, *(f"choice_{factor}" for factor in self.factors)])
+        shared = [self.study, self.profile, self.year, self.fingerprint, self.train_sets, CHECKPOINT_RULE, self.oracle]
+        for row in self.rows:
+            own = [row.name, row.role, row.number, row.state, self.objective, row.objective, row.epochs, row.key]
+            measured = [row.metrics.get(column) for column in self.columns]
+            writer.writerow([*shared, *own, *measured, *(row.choices.get(factor) for factor in self.factors)])
+        return text.getvalue()
+
+
+def title(metric: str) -> str:
+    """A metric as it is printed."""
+    return (_TITLES | _PROXY_TITLES).get(metric, metric)
+
+
+def search_table(found: "Searched") -> SearchTable:
+    """The table of what a search has found."""
+    study, recipe = found.study, found.study.baseline.recipe
+    year = recipe.data.year
+    rest = [one for one in found.suggestions if one not in found.finished]
+    rest.sort(key=lambda one: (_ORDER[one.state], -max(one.rungs, default=0), -(one.value or 0.0), one.number))
+    rows = [_suggested(found, one) for one in (*found.finished, *rest)]
+    rows += [_reference(found, name, key) for name, key in found.references.items()]
+    metrics = sorted(headline_metrics(year), key=lambda metric: metric != study.study.metric)
+    parts = sorted({part for row in rows for part, _ in row.metrics})
+    return SearchTable(
+        study=study.name,
+        question=study.study.question,
+        profile=study.profile,
+        year=year,
+        fingerprint=found.fingerprint,
+        train_sets=train_sets(recipe.data.additional),
+        objective=found.objective,
+        held_out=found.settings.held_out,
+        oracle=study.oracle,
+        seed=study.study.seeds[0],
+        machines=_machines(found.trials.values()),
+        columns=tuple((part, metric) for part in parts for metric in metrics),
+        factors=tuple(study.study.factors),
+        rows=tuple(rows),
+    )
+
+
+def _suggested(found: "Searched", one: Suggestion) -> SearchRow:
+    role = "baseline" if one.number == 0 else "variant"
+    trial = found.trials.get(one.key)
+    epochs = len(trial["history"]) if trial else max(one.rungs, default=None)
+    return SearchRow(one.name, role, one.state, one.key, one.number, one.value, epochs, _metrics(trial), one.choices)
+
+
+def _reference(found: "Searched", name: str, key: str) -> SearchRow:
+    trial = found.trials.get(key)
+    epochs = len(trial["history"]) if trial else None
+    return SearchRow(name, "reference", "done" if trial else "missing", key, None, None, epochs, _metrics(trial), {})
+
+
+def _metrics(trial: dict[str, Any] | None) -> dict[tuple[str, str], float]:
+    if trial is None:
+        return {}
+    section, headline = averaging(trial["year"]), headline_metrics(trial["year"])
+    return {
+        (row["part"], row["metric"]): row["value"]
+        for row in trial["metrics"]
+        if row["machine"] == ALL_MACHINES and row["section"] == section and row["metric"] in headline
+    }
+
+
+def _machines(trials: Any) -> tuple[str, ...]:
+    """The machines that were scored: the same in all trials."""
+    first: dict[str, Any] = next(iter(trials), {"metrics": []})
+    return tuple(sorted({row["machine"] for row in first["metrics"]} - {ALL_MACHINES}))
+
+
+def _name(row: SearchRow) -> str:
+    number = "" if row.number is None else f"{row.number}"
+    return {"baseline": f"{number} (baseline)", "variant": number}.get(row.role, f"{row.name} (reference)")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _choice(value: Any) -> str:
+    """A number as it is read best; the name of a level; a stroke where the factor means nothing."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
