@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from raysd.cli_doctor import doctor
+from raysd.cli_explain import explain
 from raysd.cli_jobs import jobs_app
 from raysd.cli_options import (
     DEFAULT_CACHE,
@@ -24,11 +25,15 @@ from raysd.cli_options import (
     SkipBad,
     SomeDataRoot,
     StudyName,
+    TrialKey,
     Workers,
     err,
     open_session,
     out,
 )
+from raysd.cli_results import results_app
+from raysd.cli_search import promote, report
+from raysd.completion import mend_bash_words
 from raysd.errors import BadInput
 
 # Heavy imports (torch, ray, pandas) stand inside the commands, so that --help and a wrong option answer at once.
@@ -42,7 +47,11 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app)  # submit, status, logs, stop
+app.add_typer(results_app)  # studies, show, compare, gc, compact
 app.command()(doctor)
+app.command()(explain)
+app.command()(promote)
+app.command()(report)
 
 
 class TableFormat(StrEnum):
@@ -51,6 +60,13 @@ class TableFormat(StrEnum):
     terminal = "terminal"
     markdown = "markdown"
     csv = "csv"
+
+
+class FileKind(StrEnum):
+    """The files that have a schema."""
+
+    study = "study"
+    recipe = "recipe"
 
 
 @app.command()
@@ -79,18 +95,36 @@ def plan(
     seeds: Seeds = None,
     skip_bad: SkipBad = False,
     cache: Cache = DEFAULT_CACHE,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Train what was never timed for two minutes, to tell the time.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, for scripts.")] = False,
 ) -> None:
     """Show what a study would run, what is in the results already, and what it would cost; launches nothing.
 
     With a data root its clips are decoded, if they were not yet: what the results hold of them is known only then.
     """
     from raysd.progress import bar
-    from raysd.study.plan import render
+    from raysd.study.print_plan import render
 
     session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
     with bar(err, "decoding clips") as progress:
         session.decode(progress)
-    out.print(render(session.plan()))
+    rates = []
+    if calibrate:
+        if data_root is None:
+            raise BadInput("--calibrate trains on the study's clips: give --data-root")
+        try:
+            with bar(err, "calibrating") as progress:
+                rates = session.calibrate(progress)
+        except KeyboardInterrupt:
+            err.print("interrupted: nothing was measured, and nothing written")
+            raise typer.Exit(130) from None
+    found = session.plan(rates)
+    if as_json:
+        print(found.to_json())
+    else:
+        out.print(render(found))
 
 
 @app.command()
@@ -109,35 +143,19 @@ def run(
 
     Interrupt it when you like: the same command keeps what is finished and goes on where it was.
     """
-    from raysd.progress import StudyProgress, bar
-    from raysd.study.plan import summary
+    from raysd.running import run_missing
 
     _refuse_results_in_a_jobs_folder(results)
     set_ = [*(set_ or []), *([] if workers is None else [f"scale.workers={workers}"])]
     session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
-    with bar(err, "decoding clips") as progress:
-        session.decode(progress)
-    for line in summary(session.plan()):
-        err.print(line, highlight=False, soft_wrap=True)
-    missing, failed = session.missing(), 0
-    if missing:
-        from raysd.scale.tune import run_trials
-
-        session.results.writable()
-        with StudyProgress(err, len(missing)) as watch:
-            outcome = run_trials(missing, session.place(tuple(sys.argv)), session.study.study.scale, watch)
-        failed = len(outcome.failed)
-        if outcome.canary_failed:
-            raise BadInput(
-                f"the first trial failed, so the study was stopped; its traceback is in {session.results}/failures"
-            )
-        if outcome.interrupted:
-            err.print(f"interrupted: {outcome.done} of {len(missing)} trials finished; the same command goes on")
-            raise typer.Exit(130)
+    outcome = run_missing(session, err, tuple(sys.argv))
+    if outcome and outcome.interrupted:
+        raise typer.Exit(130)
+    if outcome and outcome.left and not outcome.done + session.plan().done:
+        return  # there is no table of nothing
     for found in session.tables():
         out.print(found.to_rich())
-    if failed:
-        err.print(f"{failed} of {len(missing)} trials failed; their tracebacks are in {session.results}/failures")
+    if outcome and outcome.failed:
         raise typer.Exit(1)
 
 
@@ -210,7 +228,7 @@ def evaluate(
 
 @app.command("export-dcase")
 def export_dcase(
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="The key of a trial, or its first characters.")],
+    trial: TrialKey,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go; a new or empty folder.")],
     results: ResultsRoot = DEFAULT_RESULTS,
     part: Annotated[str | None, typer.Option(help="dev or eval; needed where the trial scored both.")] = None,
@@ -232,6 +250,16 @@ def export_dcase(
     chosen = scores.query("part == @part") if part else scores
     write_submission(folder, chosen.query("split == 'train'"), chosen.query("split == 'test'"), record.year)
     err.print(f"{folder}: scores and decisions of trial {record.key} ({record.variant}, seed {record.seed})")
+
+
+@app.command()
+def schema(
+    kind: Annotated[FileKind, typer.Argument(help="Of study files, or of recipe files.")] = FileKind.study,
+) -> None:
+    """Print the JSON Schema with which an editor completes and checks study files, or recipe files."""
+    from raysd.study.schema import as_text, recipe_schema, study_schema
+
+    print(as_text(study_schema() if kind is FileKind.study else recipe_schema()))
 
 
 @data_app.command()
@@ -275,8 +303,10 @@ def _refuse_results_in_a_jobs_folder(results: str) -> None:
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit status 2."""
+    if os.environ.get("_RAYSD_COMPLETE") == "complete_bash":
+        mend_bash_words(os.environ)
     try:
-        app()
+        app(prog_name="raysd")  # also where it is called as python -m raysd
     except BadInput as error:
         for path, reason in getattr(error, "clips", ()):  # all of them; the one line names the first few
             err.print(f"{path}: {reason}", highlight=False, soft_wrap=True, markup=False)

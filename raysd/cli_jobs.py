@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from raysd import completion
 from raysd.cli_options import (
     DEFAULT_CACHE,
     DEFAULT_RESULTS,
@@ -103,7 +104,12 @@ def submit(
 @jobs_app.command()
 def status(
     name: Annotated[
-        str | None, typer.Argument(metavar="[STUDY | JOB]", help="A study, or a job; without it, the cluster's jobs.")
+        str | None,
+        typer.Argument(
+            metavar="[STUDY | JOB]",
+            help="A study, or a job; without it, the cluster's jobs.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     address: Address = None,
     results: ResultsRoot = DEFAULT_RESULTS,

@@ -13,8 +13,7 @@ from raysd.results.report import (
     study_section,
     table_section,
 )
-from raysd.results.search_table import ORACLE
-from raysd.results.tables import study_tables
+from raysd.results.tables import ORACLE, study_tables
 from raysd.session import Session
 from raysd.status import study_status
 from raysd.study.importance import importances

@@ -1,19 +1,32 @@
 """A study with its data and its results at hand: what every command about a study starts from."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from raysd.calibrate import calibrate
 from raysd.data.store import Data, Store, known_fingerprint, open_store
 from raysd.errors import BadInput
-from raysd.recipe import Recipe
+from raysd.parallel import Scale
+from raysd.recipe import NUMERICS, Recipe, recipe_key
+from raysd.results.search_table import SearchTable
+from raysd.results.searches import SearchLog
 from raysd.results.store import Results
 from raysd.results.tables import StudyTable, study_tables
+from raysd.study.cost import COLUMNS, Clips, Hardware, Rate, Speeds, paid_seconds, sample
 from raysd.study.design import LoadedStudy, Trial, trials_of
-from raysd.study.plan import Plan, make_plan
-from raysd.trial import Place, Run, scored
+from raysd.study.plan import Plan, Room, make_plan
+from raysd.study.search import StudySearch, objective_metric, search_name
+from raysd.study.searched import search_tables
+from raysd.study.spread import Spread, spread_of, values_by_seed
+from raysd.trial import Judging, Place, Run, scored
 
 
 @dataclass(frozen=True)
@@ -38,39 +51,81 @@ class Session:
         """The fingerprint of the recipe's data; None without a data root, or before its clips are decoded."""
         return self._known().get(recipe.data)
 
-    def plan(self) -> Plan:
-        """What is there, what is missing, and what it would cost."""
-        results, known, data = self.results, self._known(), self.study.baseline.recipe.data
-        clips = None
-        if self.data_root is not None and known[data]:
-            store = self._stores.get(data) or open_store(self.data_root, data, self.cache, self.skip_bad)
-            clips = len(store.clips)
+    def plan(self, rates: Sequence[Rate] = ()) -> Plan:
+        """What is there, what is missing, and what it would cost; `rates` are what a calibration found."""
+        results, known, scale = self.results, self._known(), self.study.study.scale
+        trials, all_done = trials_of(self.study, lambda recipe: known[recipe.data] or ""), results.done()
+        if not all(known.values()):
+            return make_plan(self.study, trials, data_known=False, sizes=results.sizes())
+        own = [trial for trial in trials if trial.key in all_done]
+        keys = sample(own, all_done - {trial.key for trial in own})
+        rows = results.rows(COLUMNS, keys)
+        corpora = {known[data] or "": clips for data, clips in self._clips().items()}
+        speeds = Speeds(rows, corpora | self._clips_elsewhere(rows, corpora), Hardware.planned(scale, _gpu()), rates)
+        own_keys = {trial.key for trial in own}
+        own_rows = [row for row in rows if row["key"] in own_keys]
+        paid = paid_seconds(own_rows) * len(own) / len(own_rows) if own_rows else None
         return make_plan(
             self.study,
-            (lambda recipe: known[recipe.data] or "") if all(known.values()) else None,
-            results.done(),
-            results.trained(),
-            results.timings(),
-            results.sizes(),
-            clips,
+            trials,
+            done=all_done,
+            trained=results.trained(),
+            speeds=speeds,
+            sizes=results.sizes(),
+            clips=lambda recipe: corpora[known[recipe.data] or ""],
+            room=_room(scale),
+            spread=self._spread(rows, known[self.study.baseline.recipe.data] or ""),
+            paid_seconds=paid,
+            records_read=len(rows) if len(keys) < len(all_done) else None,
+            suggestions_ended=self._suggestions_ended(),
         )
 
-    def missing(self) -> list[Trial]:
-        """The trials that are not in the results, in the order in which they are to be run. The clips are decoded."""
-        known, done = self._known(), self.results.done()
-        return [
-            trial for trial in trials_of(self.study, lambda recipe: known[recipe.data] or "") if trial.key not in done
-        ]
+    def calibrate(self, progress: Callable[[int, int], None]) -> list[Rate]:
+        """Measures, for about two minutes, those of the study's missing trials that are unlike any finished one.
 
-    def tables(self) -> list[StudyTable]:
+        `progress` hears the seconds that are over, and all that it will take. Writes nothing. Raises BadInput where the
+        study's scale wants a GPU and there is none.
+        """
+        plan = self.plan()
+        unknown = {trial.variant for trial in plan.missing if trial.seconds is None}
+        recipes = [row.recipe for row in self.study.variants if row.name in unknown]
+        return calibrate(recipes, self._place_on_scale(), progress)
+
+    def missing(self) -> list[Trial]:
+        """The trials that are not in the results, in the order in which they are to be run. The clips are decoded.
+
+        Of a search those of its references alone: `search` gives the others.
+        """
+        known, done = self._known(), self.results.done()
+        trials = trials_of(self.study, lambda recipe: known[recipe.data] or "")
+        return [t for t in trials if t.key not in done and not (self.is_search and t.role == "baseline")]
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the study is a search, whose trials are not known before."""
+        return "search" in self.study.study.design
+
+    def search(self) -> StudySearch:
+        """The study's search, as far as it has come. The clips are decoded."""
+        fingerprint = self.fingerprint(self.study.baseline.recipe)
+        return StudySearch(self.study, fingerprint or "", self.results)
+
+    def tables(self) -> Sequence[StudyTable | SearchTable]:
         """The study's table for its data; without a data root one for each corpus that the results hold."""
-        return study_tables(self.study, self.results, self.fingerprint(self.study.baseline.recipe))
+        made = search_tables if self.is_search else study_tables
+        return made(self.study, self.results, self.fingerprint(self.study.baseline.recipe))
 
     def place(self, command: tuple[str, ...] = ()) -> Place:
         """Where the study's trials find their data and leave their results."""
-        root = self.data_root or Path()
         return Place(
-            root, self.cache, self.results.root, self.study.name, self.study.profile, self.skip_bad, command=command
+            self.data_root or Path(),
+            self.cache,
+            self.results.root,
+            self.study.name,
+            self.study.profile,
+            self.skip_bad,
+            command=command,
+            judging=self._judging(),
         )
 
     def rescore(self) -> tuple[int, list[Trial]]:
@@ -90,6 +145,13 @@ class Session:
                 written += self.results.write(scored(Run(trial, self.place(), datetime.now(UTC)), embeddings))
         return written, untrained
 
+    def _judging(self) -> Judging | None:
+        pruning = self.study.study.pruning
+        if not self.is_search or pruning is None:
+            return None
+        log = search_name(self.study, self.fingerprint(self.study.baseline.recipe) or "")
+        return Judging(log, objective_metric(self.study), pruning.first_epochs, pruning.reduction)
+
     def _rescorable(self) -> list[Trial]:
         """The study's trials on the corpus at hand; without a data root on all corpora that the results hold of it."""
         known = {data: {corpus} if corpus else set[str]() for data, corpus in self._known().items()}
@@ -107,6 +169,40 @@ class Session:
         trials = [trial for corpus in sorted(set().union(*known.values())) for trial in trials_of(self.study, corpus)]
         return [trial for trial in trials if trial.fingerprint in known[trial.recipe.data]]
 
+    def _place_on_scale(self) -> Place:
+        scale = self.study.study.scale
+        return replace(self.place(), device="cuda" if scale.gpus_per_worker else "cpu", scale=scale)
+
+    def _clips(self) -> dict[Data, Clips]:
+        """How many clips each corpus has; the stores are built."""
+        found = {}
+        for data in self._data():
+            store = self._stores.get(data) or open_store(self.data_root or Path(), data, self.cache, self.skip_bad)
+            found[data] = Clips.counted(store.clips["split"])
+        return found
+
+    def _clips_elsewhere(self, rows: list[dict[str, Any]], known: Collection[str]) -> dict[str, Clips]:
+        """The same of the other corpora that records are of, each counted in one record."""
+        one = {row["data_fingerprint"]: row["key"] for row in rows if row["data_fingerprint"] not in known}
+        if not one:
+            return {}
+        counted = self.results.rows(["data_fingerprint", "scores"], set(one.values()))
+        return {row["data_fingerprint"]: Clips.counted(clip["split"] for clip in row["scores"]) for row in counted}
+
+    def _suggestions_ended(self) -> int:
+        """Suggestions of a search that are done with, without its baseline."""
+        if not self.is_search:
+            return 0
+        log = SearchLog(self.results, search_name(self.study, self.fingerprint(self.study.baseline.recipe) or ""))
+        return sum(one.number > 0 and one.state != "asked" for one in log.read())
+
+    def _spread(self, rows: list[dict[str, Any]], fingerprint: str) -> Spread | None:
+        """How much the study's metric scatters over seeds on its corpus, in whichever study the trials were run."""
+        names = {recipe_key(row.recipe): row.name for row in self.study.variants if row.role != "reference"}
+        here = [row for row in rows if (row["data_fingerprint"], row["numerics"]) == (fingerprint, NUMERICS)]
+        values = values_by_seed(self.study, names, here)
+        return spread_of(values.pop("baseline", {}), list(values.values()))
+
     def _data(self) -> list[Data]:
         return list(dict.fromkeys(row.recipe.data for row in self.study.variants))
 
@@ -118,3 +214,25 @@ class Session:
             data: opened.get(data) or known_fingerprint(self.data_root, data, self.cache, self.skip_bad)
             for data in self._data()
         }
+
+
+def _gpu() -> str | None:
+    """The accelerator that a run of one's own would use; None where there is none, or another machine's is used."""
+    if os.environ.get("RAY_ADDRESS") or not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_name()
+
+
+def _room(scale: Scale) -> Room:
+    """How many trials a run of one's own would train at a time here."""
+    if os.environ.get("RAY_ADDRESS"):
+        return Room(1, "more where the cluster has room")
+    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    fit, reason = math.floor(cores / scale.cpus_per_worker + 1e-6), f"this machine has {cores} cores"
+    if scale.gpus_per_worker:
+        on_gpus = gpus * math.floor(1 / scale.gpus_per_worker + 1e-6)
+        if scale.gpus_per_worker >= 1:
+            on_gpus = math.floor(gpus / scale.gpus_per_worker + 1e-6)
+        fit, reason = min(fit, on_gpus), f"{reason} and {gpus} GPUs"
+    at_once = fit // scale.workers
+    return Room(at_once, reason) if at_once else Room(1, f"{reason}, which is no room for one")

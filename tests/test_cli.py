@@ -66,6 +66,16 @@ def test_help_of_every_command(raysd: Run) -> None:
         "status",
         "logs",
         "stop",
+        "doctor",
+        "explain",
+        "schema",
+        "report",
+        "promote",
+        "studies",
+        "show",
+        "compare",
+        "gc",
+        "compact",
     ):
         assert command in out
         status, out_of_it, _ = raysd(command, "--help")

@@ -18,7 +18,8 @@ from raysd.detect.metrics import summarise
 from raysd.errors import BadInput
 from raysd.notebook import Results, Study
 from raysd.recipe import Recipe
-from raysd.results.search_table import ORACLE, SearchRow, SearchTable
+from raysd.results.search_table import SearchRow, SearchTable
+from raysd.results.tables import ORACLE
 from raysd.study.design import trials_of
 from raysd.trial import run_trial
 

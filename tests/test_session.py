@@ -14,6 +14,8 @@ from raysd.data.store import open_store
 from raysd.errors import BadInput
 from raysd.recipe import Recipe
 from raysd.results.store import Results
+from raysd.results.tables import StudyTable
+from raysd.results.tables import study_tables
 from raysd.session import Session
 from raysd.settings import difference
 from raysd.study.design import load_study
@@ -122,6 +124,25 @@ def test_nothing_is_missing_at_last(session: Callable[..., Session], ran: Path) 
     assert (scored_anew.trainings, scored_anew.reused_trainings, scored_anew.scorings) == (0, 4, 4)
 
 
+def test_what_was_run_tells_how_long_and_how_well_the_rest_can_be_told_apart(
+    session: Callable[..., Session], ran: Path, folder: Path
+) -> None:
+    plan = session({"seeds": [0, 1, 2]}, results=ran).plan()
+    totals = [Results(ran).read(key).total_seconds for key in Results(ran).done()]
+    assert min(totals) <= plan.seconds <= 4 * max(totals)
+    assert plan.paid_seconds == pytest.approx(sum(totals), rel=0.01)
+    assert plan.measured == "measured on 1 CPU thread"
+    assert plan.spread is not None
+    assert "differences of 1 variant over 2 seeds" in plan.spread.source
+    (table,) = study_tables(load_study(folder / "study.yaml"), Results(ran))
+    base, row = (row.cells["dev", "all", "official"].values for row in table.rows)
+    change = [row[seed] - base[seed] for seed in (0, 1)]
+    assert plan.spread.sd == pytest.approx(np.std(change, ddof=1))
+    two_cores = session({"seeds": [0, 1, 2], "scale.cpus_per_worker": 2}, results=ran).plan()
+    assert two_cores.unknown_trials == two_cores.scorings == 2
+    assert "earlier trials ran on 1 CPU thread" in two_cores.measured
+
+
 def test_a_variant_with_other_data_has_a_corpus_of_its_own(session: Callable[..., Session]) -> None:
     new = session(study="own_data")
     new.decode()
@@ -147,6 +168,7 @@ def test_the_place_says_where_and_for_what(session: Callable[..., Session]) -> N
 @pytest.mark.parametrize("data", [True, False])
 def test_the_table_holds_the_means_over_seeds(session: Callable[..., Session], ran: Path, data: bool) -> None:
     (table,) = session(results=ran, data=data).tables()
+    assert isinstance(table, StudyTable)
     assert [(row.variant, row.found, row.wanted) for row in table.rows] == [
         ("baseline", 2, 2),
         ("without high_frequency", 2, 2),
@@ -187,6 +209,7 @@ def test_scoring_anew_needs_the_embeddings_alone(
     assert {json.loads(record.recipe)["scoring"]["name"] for record in found} == {"gaussian"}
     assert {record.training_key for record in found} <= Results(ran).trained()
     (table,) = new.tables()
+    assert isinstance(table, StudyTable)
     assert [(row.found, row.wanted) for row in table.rows] == [(2, 3), (2, 3)]
 
 

@@ -17,10 +17,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from raysd.errors import BadInput
 from raysd.results.figures import Drawing, factor_importances, objective_history, two_rankings
 from raysd.results.ranking import rank_agreement
-from raysd.results.search_table import ORACLE, search_table, title
+from raysd.results.search_table import search_table, title
 from raysd.results.storage import open_storage
 from raysd.results.store import Results
-from raysd.results.tables import StudyTable
+from raysd.results.tables import ORACLE, StudyTable
 
 if TYPE_CHECKING:
     from raysd.status import StudyStatus
@@ -94,7 +94,7 @@ def write_page(path: Path, text: str) -> None:
 
 def table_section(table: StudyTable) -> Section:
     """The table of a study on one corpus."""
-    grids = [Grid(header, rows, title, (0,), at) for title, header, rows, at in table._grids()]
+    grids = [Grid(header, rows, title, (0,), at) for title, header, rows, at in table.grids()]
     return Section(f"Results on DCASE {table.year}", notes=table.caption(), grids=grids)
 
 

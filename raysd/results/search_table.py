@@ -14,13 +14,11 @@ from rich.text import Text
 from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
 from raysd.results.provenance import CHECKPOINT_RULE, train_sets
 from raysd.results.searches import Suggestion
-from raysd.results.tables import _TITLES, _escaped, _line
+from raysd.results.tables import ORACLE, TITLES, as_row, escaped
 
 if TYPE_CHECKING:
     from raysd.study.searched import Searched
 
-ORACLE = "ORACLE: chosen on test labels, no comparison with anything"
-"""The first line of whatever shows a search that looked at test labels."""
 CSV_COLUMNS = (
     *("study", "profile", "year", "data_fingerprint", "train_sets", "checkpoint", "oracle"),
     *("variant", "role", "number", "state", "objective_metric", "objective", "epochs", "key"),
@@ -129,15 +127,15 @@ class SearchTable:
     def to_markdown(self) -> str:
         """A heading, the caption and the table."""
         header, rows = self.grid()
-        lines = [f"## {self.study}", "", _escaped(self.question), "", *(f"- {line}" for line in self.caption())]
+        lines = [f"## {self.study}", "", escaped(self.question), "", *(f"- {line}" for line in self.caption())]
         if self.stamp:
             lines = [*self.stamp, "", *lines]
         left = len(self.factors)
         rule = ["---", "---", *["---:"] * (len(header) - 2 - left), *["---"] * left]
-        body = list(map(_line, rows))
+        body = list(map(as_row, rows))
         if self.references_at < len(rows):
-            body.insert(self.references_at, _line(["*references, not compared*", *[""] * (len(header) - 1)]))
-        return "\n".join([*lines, "", _line(header), _line(rule), *body]) + "\n"
+            body.insert(self.references_at, as_row(["*references, not compared*", *[""] * (len(header) - 1)]))
+        return "\n".join([*lines, "", as_row(header), as_row(rule), *body]) + "\n"
 
     def to_rich(self) -> Group:
         """The same for a terminal."""
@@ -172,7 +170,7 @@ class SearchTable:
 
 def title(metric: str) -> str:
     """A metric as it is printed."""
-    return (_TITLES | _PROXY_TITLES).get(metric, metric)
+    return (TITLES | _PROXY_TITLES).get(metric, metric)
 
 
 def search_table(found: "Searched") -> SearchTable:

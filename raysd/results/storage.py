@@ -9,7 +9,7 @@ import re
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import pyarrow as pa
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pyarrow import fs
 
 from raysd.errors import BadInput, nearest
@@ -29,6 +29,7 @@ S3_OPTIONS = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
 """What may stand behind the question mark of s3://BUCKET/FOLDER?...; gs:// has pyarrow's own options."""
 CONNECT_SECONDS, ANSWER_SECONDS, GS_SECONDS = 3, 10, 15
 """How long a server may take to be there (S3), to answer (S3), and to do either with all retries (GS)."""
+_HIDDEN = (".tmp", ".probe")  # how files end that are being written, or try whether one can be
 AT_ONCE = 32
 """Files that are read at once: object storage answers late, but many together."""
 
@@ -76,10 +77,11 @@ class Storage(ABC):
         """Removes a folder, if it is there, and its lock."""
 
     @abstractmethod
-    def lock(self, name: str) -> AbstractContextManager[object]:
+    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[bool]:
         """Held by one process at a time, the others wait; a killed process lets go of it. Object storage has none.
 
-        It stands beside the folder `name`, so that the folder can be removed while it is held.
+        It stands beside the folder `name`, so that the folder can be removed while it is held. Gives whether it is
+        held: without `wait` another process may hold it.
         """
 
     @abstractmethod
@@ -89,6 +91,10 @@ class Storage(ABC):
     @abstractmethod
     def details(self, folder: str, suffix: str) -> dict[str, Detail]:
         """The same with what is known of each."""
+
+    @abstractmethod
+    def left_overs(self) -> dict[str, Detail]:
+        """The files below the root that no listing shows: what is being written, and what killed writers left."""
 
     @abstractmethod
     def for_arrow(self, names: Sequence[str]) -> tuple[list[str], fs.FileSystem]:
@@ -165,19 +171,37 @@ class _Folder(Storage):
         self.delete(f"{name}.lock")
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
         path = self._root / f"{name}.lock"
         _make(path.parent)
-        with FileLock(path):
-            yield
+        lock = FileLock(path, blocking=wait)
+        with suppress(Timeout):
+            lock.acquire()
+        try:
+            yield lock.is_locked
+        finally:
+            lock.release()
 
     def names(self, folder: str, suffix: str) -> list[str]:
-        paths = (self._root / folder).rglob(f"*{suffix}")
-        return sorted(path.relative_to(self._root).as_posix() for path in paths if not path.name.startswith("."))
+        return self._names(folder, suffix, hidden=False)
+
+    def _names(self, folder: str, suffixes: str | tuple[str, ...], hidden: bool) -> list[str]:
+        found = []
+        for top, _, files in os.walk(self._root / folder):
+            below = Path(top).relative_to(self._root)
+            chosen = (name for name in files if name.endswith(suffixes) and name.startswith(".") == hidden)
+            found += [(below / name).as_posix() for name in chosen]
+        return sorted(found)
 
     def details(self, folder: str, suffix: str) -> dict[str, Detail]:
+        return self._details(self.names(folder, suffix))
+
+    def left_overs(self) -> dict[str, Detail]:
+        return self._details(self._names("", _HIDDEN, hidden=True))
+
+    def _details(self, names: Iterable[str]) -> dict[str, Detail]:
         found = {}
-        for name in self.names(folder, suffix):
+        for name in names:
             with suppress(FileNotFoundError):  # a checkpoint is removed when its training is finished
                 stat = (self._root / name).stat()
                 found[name] = Detail(stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
@@ -250,21 +274,26 @@ class _Bucket(Storage):
             if self._fs.get_file_info(path).type != fs.FileType.NotFound:
                 self._fs.delete_dir(path)
 
-    def lock(self, name: str) -> AbstractContextManager[object]:
-        return nullcontext()
+    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[bool]:
+        return nullcontext(True)
 
     def names(self, folder: str, suffix: str) -> list[str]:
         return list(self.details(folder, suffix))
 
     def details(self, folder: str, suffix: str) -> dict[str, Detail]:
+        return self._files(folder, suffix, hidden=False)
+
+    def left_overs(self) -> dict[str, Detail]:
+        return self._files("", _HIDDEN, hidden=True)
+
+    def _files(self, folder: str, suffixes: str | tuple[str, ...], hidden: bool) -> dict[str, Detail]:
+        selector = fs.FileSelector(f"{self._path}/{folder}".rstrip("/"), recursive=True, allow_not_found=True)
         with self._asked(folder):
-            found = self._fs.get_file_info(
-                fs.FileSelector(f"{self._path}/{folder}", recursive=True, allow_not_found=True)
-            )
+            found = self._fs.get_file_info(selector)
         return {
             info.path.removeprefix(f"{self._path}/"): Detail(info.size, info.mtime)
             for info in sorted(found, key=lambda info: info.path)
-            if info.is_file and info.base_name.endswith(suffix) and not info.base_name.startswith(".")
+            if info.is_file and info.base_name.endswith(suffixes) and info.base_name.startswith(".") == hidden
         }
 
     def for_arrow(self, names: Sequence[str]) -> tuple[list[str], fs.FileSystem]:

@@ -30,7 +30,9 @@ CSV_COLUMNS = (
 )
 """The columns of a table as CSV; values are fractions of 1, `keys` the trials behind a cell."""
 
-_TITLES = {
+ORACLE = "ORACLE: chosen on test labels, no comparison with anything"
+"""The first line of whatever shows what was chosen on test labels."""
+TITLES = {
     "auc": "AUC",
     "pauc": "pAUC",
     "auc_source": "AUC source",
@@ -91,10 +93,13 @@ class StudyTable:
     """The metric of comparison first."""
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    oracle: bool = False
+    """Something in it was chosen on test labels."""
 
     def caption(self) -> list[str]:
         """What holds for the whole table, line by line."""
         return [
+            *([ORACLE] if self.oracle else []),
             f"data: DCASE {self.year}, {', '.join(m for m in self.machines if m != ALL_MACHINES)} "
             f"(fingerprint {self.fingerprint})",
             f"profile: {self.profile or 'none'}; trained on: {self.train_sets}; checkpoint: {CHECKPOINT_RULE}",
@@ -104,19 +109,19 @@ class StudyTable:
 
     def to_markdown(self) -> str:
         """A heading, the caption, and a table for each part and metric."""
-        lines = [f"## {self.study}", "", _escaped(self.question), "", *(f"- {line}" for line in self.caption())]
-        for title, header, rows, reference_at in self._grids():
-            lines += ["", f"### {title}", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+        lines = [f"## {self.study}", "", escaped(self.question), "", *(f"- {line}" for line in self.caption())]
+        for title, header, rows, reference_at in self.grids():
+            lines += ["", f"### {title}", "", as_row(header), as_row(["---", *["---:"] * (len(header) - 1)])]
             for i, row in enumerate(rows):
                 if i == reference_at:
-                    lines.append(_line(["*references, not compared*", *[""] * (len(header) - 1)]))
-                lines.append(_line(row))
+                    lines.append(as_row(["*references, not compared*", *[""] * (len(header) - 1)]))
+                lines.append(as_row(row))
         return "\n".join(lines) + "\n"
 
     def to_rich(self) -> Group:
         """The same for a terminal."""
         grids = []
-        for title, header, rows, reference_at in self._grids():
+        for title, header, rows, reference_at in self.grids():
             grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
             for name in header:
                 grid.add_column(name, justify="right" if grid.columns else "left", overflow="fold")
@@ -127,8 +132,12 @@ class StudyTable:
         return Group(heading, *(Text(line) for line in self.caption()), *grids)
 
     def to_csv(self) -> str:
-        """One line a cell in full precision, as fractions of 1, with the keys of the trials behind it."""
+        """One line a cell in full precision, as fractions of 1, with the keys of the trials behind it.
+
+        Where something was chosen on test labels, a line above the header says so.
+        """
         text = io.StringIO()
+        text.write(f"{ORACLE}\n" if self.oracle else "")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         shared = [self.study, self.profile, self.year, self.fingerprint, self.train_sets, CHECKPOINT_RULE]
@@ -154,13 +163,13 @@ class StudyTable:
         at = (part, machine, metric)
         return paired_differences(self.rows[0].cells.get(at, Cell()).values, row.cells.get(at, Cell()).values)
 
-    def _grids(self) -> Iterator[tuple[str, list[str], list[list[str]], int]]:
+    def grids(self) -> Iterator[tuple[str, list[str], list[list[str]], int]]:
         """For each part and metric: title, header, rows of text, and the index of the first reference."""
         reference_at = sum(row.role != "reference" for row in self.rows)
         last = self.machines[-1]
         for part in self.parts:
             for metric in self.metrics:
-                title = f"{_TITLES.get(metric, metric)}, {part}"
+                title = f"{TITLES.get(metric, metric)}, {part}"
                 header = [
                     "variant",
                     "seeds",
@@ -180,7 +189,7 @@ class StudyTable:
             compared = [row for row in self.rows if row.role == "variant"]
             if compared and len(self.machines) > 1:
                 metric = self.metrics[0]
-                title = f"Difference to the baseline in {_TITLES.get(metric, metric)}, {part}"
+                title = f"Difference to the baseline in {TITLES.get(metric, metric)}, {part}"
                 rows = [
                     [row.label, *(_signed(self._difference(row, part, machine, metric)) for machine in self.machines)]
                     for row in compared
@@ -268,6 +277,7 @@ def _table(
         metrics=(study.study.metric, *(metric for metric in metrics if metric != study.study.metric)),
         rows=tuple(rows),
         notes=notes,
+        oracle=study.oracle,
     )
 
 
@@ -296,9 +306,9 @@ def _signed(differences: np.ndarray) -> str:
     return f"{100 * mean(differences):+.2f} ({len(differences)})" if len(differences) else ""
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+def as_row(cells: list[str]) -> str:
+    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")

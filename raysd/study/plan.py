@@ -1,41 +1,70 @@
 """What a study still needs, what it will cost, and what its number of seeds can show. Launches nothing."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from raysd.errors import BadInput
+from raysd.recipe import Recipe
+from raysd.results.statistics import detectable_difference, smallest_p
+from raysd.study.cost import UNKNOWN, Clips, Cost, Speeds, cost, disk_bytes, wall_seconds
+from raysd.study.design import LoadedStudy, Role, Trial
+from raysd.study.files import Search, shown
+from raysd.study.spread import Spread
 
-from raysd.model.encoders import build_encoder
-from raysd.recipe import Recipe, recipe_key
-from raysd.results.statistics import smallest_p
-from raysd.results.store import Timing
-from raysd.study.design import LoadedStudy, Role, trials_of
-
-_BYTES_PER_CLIP = 60  # of a record: a path, a few words and a score, compressed
-_BYTES_PER_RECORD = 30_000  # what every record holds beside its clips
+ALPHA = 0.05
+"""The level at which a study wants to show a difference."""
+POWER = 0.8
+"""The chance that it finds one that is there."""
 
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One variant of the plan."""
+    """One variant of the plan; of a search, all its suggestions but the baseline are one row."""
 
     name: str
     role: Role
     changed: dict[str, tuple[Any, Any]]
     seeds: int
     done: int
+    trainings: int
+    """To do. Trials that differ in the scoring alone share one, which counts where it comes first."""
+    scorings: int
+    """Trials to do."""
     seconds: float | None
     """Estimated for what is to do; None where nothing like it has been measured."""
 
-    @property
-    def to_do(self) -> int:
-        return self.seeds - self.done
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial to do."""
+
+    key: str
+    variant: str
+    seed: int
+    trains: bool
+    """False: it finds its embeddings there, or another trial of this plan makes them."""
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many trials can run at a time."""
+
+    at_once: int
+    reason: str
+    """Where the number comes from, in words."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """One factor of a search."""
+
+    factor: str
+    setting: str
+    values: str
+    when: str
 
 
 @dataclass(frozen=True)
@@ -45,199 +74,258 @@ class Plan:
     study: str
     question: str
     profile: str | None
+    metric: str
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
     rows: tuple[PlannedRow, ...]
+    missing: tuple[PlannedTrial, ...]
+    """In the order in which they would be run; of a search the baseline and the references only."""
+    begun_seeds: tuple[int, ...]
+    """Seeds of which some variant has its trial."""
+    space: tuple[Space, ...]
+    """What a search searches; empty for other designs."""
+    searched: str
+    """How it does so, in words."""
     trainings: int
     """Trainings to do; trials that differ in the scoring alone share one."""
     reused_trainings: int
     """Trainings whose embeddings are there, so that only the scoring is to do."""
     scorings: int
-    """Trials to score: all that are to do."""
+    """Trainings to score: all that are to do."""
     seconds: float
     """Estimated for all trials of which something like it has been measured, one after another."""
     unknown_trials: int
     """Trials to do whose time cannot be estimated."""
+    wall_seconds: float | None
+    """The same by the clock, with as many at a time as there is room for; None where nothing is known."""
+    room: Room
+    gpu_hours: float | None
+    """Of the known trials; None where no GPU is used."""
+    paid_seconds: float | None
+    """What the trials that are there took; None where that is not known."""
+    measured: str
+    """What the estimates rest on, in words; empty where there are none."""
+    records_read: int | None
+    """Finished trials that the estimates were looked for in; None: in all."""
     num_bytes: int | None
     """Estimated disk space: records, embeddings and the largest checkpoint under way. None: unknown."""
     smallest_p: float
     """The least p that an exact two-sided sign-flip test over the seeds can give."""
+    family: int
+    """Variants that are compared with the baseline; Holm's first step asks for a p of ALPHA over this number."""
+    spread: Spread | None
+    detectable: float | None
+    """The least true difference in the metric that a paired t-test finds (ALPHA, POWER), a fraction of 1."""
     data_known: bool
     """False: no data was given, so nothing could be found in the results."""
+    budget: str
+    """What one run may take, in words; empty without a budget."""
 
     @property
     def done(self) -> int:
         return sum(row.done for row in self.rows)
 
+    def to_json(self) -> str:
+        """All of it, for scripts. Seconds, bytes, fractions of 1; null where something is not known."""
+        plain = asdict(self) | {
+            "done": self.done,
+            "alpha": ALPHA,
+            "power": POWER,
+            "missing": [asdict(trial) for trial in self.missing],
+        }
+        for row in plain["rows"]:
+            row["changed"] = {path: list(pair) for path, pair in row["changed"].items()}
+        return json.dumps(plain, indent=2, ensure_ascii=False)
+
 
 def make_plan(
     study: LoadedStudy,
-    fingerprint: str | Callable[[Recipe], str] | None,
+    trials: Sequence[Trial],
+    data_known: bool = True,
     done: Collection[str] = (),
     trained: Collection[str] = (),
-    timings: Sequence[Timing] = (),
+    speeds: Speeds | None = None,
     sizes: tuple[float | None, float | None] = (None, None),
-    clips: int | None = None,
+    clips: Callable[[Recipe], Clips] | None = None,
+    room: Room = Room(1, ""),
+    spread: Spread | None = None,
+    paid_seconds: float | None = None,
+    records_read: int | None = None,
+    suggestions_ended: int = 0,
 ) -> Plan:
     """The plan of a study.
 
-    `done` and `trained` are the keys of trials and of embeddings that are there; `timings` are those of finished
-    trials; `sizes` are mean bytes of a record and of a training's embeddings; `clips` counts the corpus. `fingerprint`
-    None: the data is not known, and everything is to do.
+    `trials` are all of the study's; where the data is not known, they are named by no corpus, and all are to do. `done`
+    and `trained` are the keys of trials and of embeddings that are there; `speeds` come from finished trials or a
+    calibration; `sizes` are mean bytes of a record and of a training's embeddings; `clips` counts a recipe's corpus;
+    `suggestions_ended` counts what a search is done with, without its baseline. Raises BadInput for a budget of
+    GPU-hours of trials that use no GPU.
     """
-    trials = trials_of(study, fingerprint or "")
-    if fingerprint is None:
+    if not data_known:
         done, trained = (), ()
-    to_do = [trial for trial in trials if trial.key not in done]
-    keys = {trial.training_key for trial in to_do if type(trial.recipe.encoder).trains}
-    estimate = _Estimate(timings, {trial.fingerprint for trial in trials} if fingerprint else None)
+    costs = {row.name: UNKNOWN for row in study.variants}
+    if speeds is not None and clips is not None:
+        prints = {trial.variant: trial.fingerprint for trial in trials}
+        for row in study.variants:
+            if row.name in prints:
+                costs[row.name] = cost(row.recipe, prints[row.name], clips(row.recipe), speeds)
 
-    paid: set[str] = set(trained)
-    seconds: dict[str, list[float | None]] = {row.name: [] for row in study.variants}
-    for trial in to_do:
-        training, scoring = estimate.of(trial.recipe)
-        if trial.training_key in paid:
-            training = 0.0
-        paid.add(trial.training_key)
-        seconds[trial.variant].append(None if training is None or scoring is None else training + scoring)
-
-    rows = []
-    for row in study.variants:
-        own, times = [trial for trial in trials if trial.variant == row.name], seconds[row.name]
-        known = [time for time in times if time is not None]
-        total = sum(known) if len(known) == len(times) else None
-        rows.append(PlannedRow(row.name, row.role, row.changed, len(own), len(own) - len(times), total))
-    times = [time for row in seconds.values() for time in row]
-    trainings = keys - set(trained)
-    checkpoint = _checkpoint_bytes(trial.recipe for trial in to_do if trial.training_key in trainings)
+    missing, reused = _missing(trials, done, trained, costs)
+    rows = _rows(study, trials, missing)
+    times = [trial.seconds for trial in missing]
+    extra = _suggestions(study, costs["baseline"], suggestions_ended)
+    if extra is not None:
+        rows.insert(1, extra)
+        times += [costs["baseline"].seconds(trains=True)] * extra.scorings
+    known = [time for time in times if time is not None]
+    trainings, scorings = sum(row.trainings for row in rows), sum(row.scorings for row in rows)
+    to_train = {trial.variant for trial in missing if trial.trains}
+    scale, seeds = study.study.scale, study.study.seeds
     return Plan(
         study=study.name,
         question=study.study.question,
         profile=study.profile,
-        seeds=study.study.seeds,
+        metric=study.study.metric,
+        seeds=seeds,
         notes=study.notes,
         rows=tuple(rows),
-        trainings=len(trainings),
-        reused_trainings=len(keys) - len(trainings),
-        scorings=len(to_do),
-        seconds=sum(time for time in times if time is not None),
-        unknown_trials=times.count(None),
-        num_bytes=_disk(study.baseline.recipe, len(to_do), len(trainings), checkpoint, sizes, clips),
-        smallest_p=smallest_p(len(study.study.seeds)),
-        data_known=fingerprint is not None,
+        missing=tuple(missing),
+        begun_seeds=tuple(sorted({trial.seed for trial in trials if trial.key in done and trial.role != "reference"})),
+        space=_space(study),
+        searched=_searched(study),
+        trainings=trainings,
+        reused_trainings=reused,
+        scorings=scorings,
+        seconds=sum(known),
+        unknown_trials=len(times) - len(known),
+        wall_seconds=wall_seconds(known, room.at_once) if known or not times else None,
+        room=room,
+        gpu_hours=sum(known) / 3600 * scale.workers * scale.gpus_per_worker if scale.gpus_per_worker else None,
+        paid_seconds=paid_seconds if len(missing) < len(trials) else None,
+        measured=_measured(speeds),
+        records_read=records_read,
+        num_bytes=disk_bytes(
+            study.baseline.recipe,
+            scorings,
+            trainings,
+            [row.recipe for row in study.variants if row.name in to_train],
+            sizes,
+            clips(study.baseline.recipe) if clips else None,
+        ),
+        smallest_p=smallest_p(len(seeds)),
+        family=sum(row.role == "variant" for row in study.variants),
+        spread=spread,
+        detectable=detectable_difference(spread.sd, len(seeds), POWER, ALPHA) if spread and len(seeds) > 1 else None,
+        data_known=data_known,
+        budget=_budget(study),
     )
 
 
-class _Estimate:
-    """Seconds of training and of scoring, from finished trials on the same data."""
-
-    def __init__(self, timings: Sequence[Timing], fingerprints: set[str] | None) -> None:
-        self._of_recipe: dict[str, list[tuple[float, float]]] = {}
-        self._of_shape: dict[str, list[tuple[float, float]]] = {}
-        about = {text: _cost(json.loads(text)) for text in {timing.recipe for timing in timings}}
-        for timing in timings:
-            if fingerprints is None or timing.data_fingerprint in fingerprints:
-                shape, epochs = about[timing.recipe]
-                scoring = timing.total_seconds - timing.train_seconds
-                if scoring < 0:  # epochs were trained in another run
-                    scoring = timing.total_seconds
-                seconds = (timing.train_seconds / epochs, scoring)
-                self._of_recipe.setdefault(timing.recipe_key, []).append(seconds)
-                self._of_shape.setdefault(shape, []).append(seconds)
-        self._known: dict[str, tuple[float | None, float | None]] = {}
-
-    def of(self, recipe: Recipe) -> tuple[float | None, float | None]:
-        """Medians over the trials of the recipe itself; else over those whose training costs as much an epoch."""
-        key = recipe_key(recipe)
-        if key not in self._known:
-            shape, epochs = _cost(recipe.model_dump(mode="json"))
-            like = self._of_recipe.get(key) or self._of_shape.get(shape) or []
-            training, scoring = np.median(like, axis=0).tolist() if like else (None, None)
-            self._known[key] = (None if training is None else training * epochs, scoring)
-        return self._known[key]
+def _missing(
+    trials: Sequence[Trial], done: Collection[str], trained: Collection[str], costs: dict[str, Cost]
+) -> tuple[list[PlannedTrial], int]:
+    """The trials to do, and how many of their trainings are there already."""
+    paid, missing, reused = set(trained), list[PlannedTrial](), set[str]()
+    for trial in trials:
+        if trial.key in done:
+            continue
+        makes = trial.training_key not in paid
+        paid.add(trial.training_key)
+        has_training = type(trial.recipe.encoder).trains
+        if has_training and trial.training_key in trained:
+            reused.add(trial.training_key)
+        seconds = costs[trial.variant].seconds(makes)
+        missing.append(PlannedTrial(trial.key, trial.variant, trial.seed, makes and has_training, seconds))
+    return missing, len(reused)
 
 
-def _cost(recipe: dict[str, Any]) -> tuple[str, int]:
-    """What decides how long an epoch takes, as text, and the number of epochs."""
-    loss = {key: part.get("name") if isinstance(part, dict) else part for key, part in recipe["loss"].items()}
-    training = {key: recipe["train"][key] for key in ("batch_size", "precision", "channels_last")}
-    parts = [recipe[key] for key in ("data", "features", "segments", "encoder")]
-    return json.dumps([*parts, loss, training], sort_keys=True), recipe["train"]["epochs"]
+def _rows(study: LoadedStudy, trials: Sequence[Trial], missing: Sequence[PlannedTrial]) -> list[PlannedRow]:
+    asked: dict[str, int] = {}
+    for trial in trials:
+        asked[trial.variant] = asked.get(trial.variant, 0) + 1
+    to_do: dict[str, list[PlannedTrial]] = {row.name: [] for row in study.variants}
+    for trial in missing:
+        to_do[trial.variant].append(trial)
+    rows = []
+    for row in study.variants:
+        own, seeds = to_do[row.name], asked.get(row.name, 0)
+        known = [trial.seconds for trial in own if trial.seconds is not None]
+        seconds = sum(known) if len(known) == len(own) else None
+        trainings = sum(trial.trains for trial in own)
+        rows.append(PlannedRow(row.name, row.role, row.changed, seeds, seeds - len(own), trainings, len(own), seconds))
+    return rows
 
 
-def _disk(
-    baseline: Recipe,
-    records: int,
-    trainings: int,
-    checkpoint: int,
-    sizes: tuple[float | None, float | None],
-    clips: int | None,
-) -> int | None:
-    record, embeddings = sizes
-    if clips is not None:
-        dimension = getattr(baseline.encoder, "embedding_dim", baseline.features.num_bands)
-        record = record or _BYTES_PER_RECORD + _BYTES_PER_CLIP * clips
-        embeddings = embeddings or 4 * dimension * clips
-    if record is None or embeddings is None:
-        return None if records else 0
-    return round(records * record + trainings * embeddings + checkpoint)
+def _measured(speeds: Speeds | None) -> str:
+    if speeds is None:
+        return ""
+    elsewhere = ", ".join(speeds.measured_elsewhere)
+    if speeds.measured_on is None and elsewhere:
+        text = f"earlier trials ran on {elsewhere}, which says nothing of this study's scale"
+        return text + ("; the time is from the calibration" if speeds.calibrated else "")
+    parts = [f"on {speeds.measured_on}"] if speeds.measured_on else []
+    parts += ["by the calibration, with one worker"] if speeds.calibrated else []
+    return f"measured {' and '.join(parts)}" if parts else ""
 
 
-def _checkpoint_bytes(recipes: Iterable[Recipe]) -> int:
-    """The largest: float32 weights with AdamW's two moments, and the averaged weights where there are some."""
-    sizes: dict[str, int] = {}
-    for recipe in recipes:
-        encoder, bands, copies = recipe.encoder, recipe.features.num_bands, 3 if recipe.train.ema is None else 4
-        key = f"{encoder.model_dump_json()} {bands} {copies}"
-        if key not in sizes:
-            sizes[key] = 4 * copies * sum(p.numel() for p in build_encoder(encoder, bands, seed=0).parameters())
-    return max(sizes.values(), default=0)
+def _budget(study: LoadedStudy) -> str:
+    budget = study.study.budget
+    if budget is None:
+        return ""
+    if budget.gpu_hours is not None and not study.study.scale.gpus_per_worker:
+        raise BadInput(
+            f"{shown(study.path)}: budget.gpu_hours: its trials use no GPU (scale.gpus_per_worker is 0); give hours"
+        )
+    much = f"{budget.hours:g} hours" if budget.hours is not None else f"{budget.gpu_hours:g} GPU-hours"
+    return f"budget: {much} a run, which then stops between seeds; the same command goes on"
 
 
-# --- printing ---------------------------------------------------------------------------------------------------------
+# --- searches ---------------------------------------------------------------------------------------------------------
 
 
-def render(plan: Plan) -> Group:
-    """The plan for a terminal."""
-    title = f"{plan.study}: {plan.question}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("variant", overflow="fold")
-    table.add_column("differs from the baseline in", overflow="fold")
-    for name in ("seeds", "done", "to do", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in plan.rows:
-        if row.role == "reference" and table.rows:
-            table.rows[-1].end_section = True
-        changed = "(a reference)" if row.role == "reference" else describe(row.changed)
-        time = "-" if row.to_do == 0 else "?" if row.seconds is None else duration(row.seconds)
-        table.add_row(*map(Text, [row.name, changed, str(row.seeds), str(row.done), str(row.to_do), time]))
-    return Group(table, *(Text(line) for line in summary(plan)))
+def _suggestions(study: LoadedStudy, baseline: Cost, ended: int) -> PlannedRow | None:
+    """What a search tries beside the baseline: at most so many trainings like it."""
+    if "search" not in study.study.design:
+        return None
+    number = (study.study.search or Search()).suggestions - 1
+    left, each = max(0, number - ended), baseline.seconds(trains=True)
+    seconds = None if each is None else left * each
+    return PlannedRow(count(number, "suggestion"), "variant", {}, number, number - left, left, left, seconds)
 
 
-def summary(plan: Plan) -> list[str]:
-    """What stands below the table of a plan, line by line."""
-    reused = f", {plan.reused_trainings} trained before" if plan.reused_trainings else ""
-    lines = [
-        f"{plan.scorings} of {plan.scorings + plan.done} trials to do: {_count(plan.trainings, 'training')}{reused}, "
-        f"{_count(plan.scorings, 'scoring')}; {plan.done} in the results"
-    ]
-    if not plan.data_known:
-        lines.append("the data is not known, so nothing could be looked up in the results: give --data-root")
-    if plan.scorings:
-        unknown = f"{_count(plan.unknown_trials, 'trial')} unlike any finished one"
-        if plan.unknown_trials == plan.scorings:
-            lines.append("time: unknown until a trial of this kind has finished on this data")
+def _searched(study: LoadedStudy) -> str:
+    if "search" not in study.study.design:
+        return ""
+    search, pruning = study.study.search or Search(), study.study.pruning
+    judged = f"{search.objective} (on {search.held_out:.0%} of the normal training clips, held out)"
+    if search.oracle:
+        judged = f"ORACLE: {study.study.metric} on the test clips, whose labels it looks at"
+    less = "; bad ones are given up early, so the time is the most it can be" if pruning else ""
+    return f"{search.suggestions} suggestions, the baseline first, one seed each; objective: {judged}{less}"
+
+
+def _space(study: LoadedStudy) -> tuple[Space, ...]:
+    if "search" not in study.study.design:
+        return ()
+    found = []
+    for name, factor in study.study.factors.items():
+        if factor.range is not None:
+            values = f"{_plain(factor.range.low)} to {_plain(factor.range.high)}{', log' if factor.range.log else ''}"
+        elif factor.levels is not None:
+            levels = [level if isinstance(factor.levels, dict) else _plain(level) for level in factor.levels]
+            values = ", ".join([*levels, *(["off"] if "off" in factor.model_fields_set else [])])
         else:
-            more = f", and {unknown}" if plan.unknown_trials else ""
-            lines.append(f"time: about {duration(plan.seconds)} one after another{more}")
-        lines.append(f"disk: {'unknown' if plan.num_bytes is None else 'about ' + size(plan.num_bytes)}")
-    lines.append(
-        f"{_count(len(plan.seeds), 'seed')}: no two-sided test of paired differences can go below p = "
-        f"{plan.smallest_p:.3g}" + ("; 6 seeds reach 0.031" if plan.smallest_p > 0.05 else "")
-    )
-    if plan.profile is not None:
-        lines.append(f"profile: {plan.profile}")
-    return [*lines, *(f"note: {note}" for note in plan.notes)]
+            values = "on, off"
+        when = "; ".join(f"{path} is {_choice(value)}" for path, value in factor.when.items())
+        found.append(Space(name, factor.setting or "(bundles of settings)", values, when))
+    return tuple(found)
+
+
+def _choice(value: Any) -> str:
+    return " or ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
+
+
+# --- words for people -------------------------------------------------------------------------------------------------
 
 
 def describe(changed: dict[str, tuple[Any, Any]]) -> str:
@@ -272,5 +360,6 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _count(number: int, word: str) -> str:
+def count(number: int, word: str) -> str:
+    """`1 trial`, `2 trials`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

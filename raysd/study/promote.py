@@ -12,9 +12,9 @@ import yaml
 from raysd.errors import BadInput
 from raysd.parallel import Scale
 from raysd.recipe import Recipe, recipe_key
-from raysd.results.search_table import ORACLE
 from raysd.results.searches import Suggestion
 from raysd.results.storage import open_storage
+from raysd.results.tables import ORACLE
 from raysd.settings import Settings, with_changes
 from raysd.study.files import Chosen, Study, beside, load_recipe, predefined_folder, shown
 from raysd.study.searched import Searched

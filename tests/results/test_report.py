@@ -13,8 +13,8 @@ from made_search import ORIGIN, STUDY, failed, record, run_search, study_at
 from scipy.stats import spearmanr
 
 from raysd.results.ranking import rank_agreement
-from raysd.results.search_table import ORACLE
 from raysd.results.store import Results
+from raysd.results.tables import ORACLE
 from raysd.study.design import load_study, trials_of
 from raysd.study.importance import importances
 from raysd.study.search import build_optuna

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysd.errors import BadInput
-from raysd.results import store
+from raysd.results.schema import SCHEMA, SCHEMA_VERSION, Record, schema_markdown
 from raysd.results.storage import open_storage
-from raysd.results.store import SCHEMA, SCHEMA_VERSION, Record, Results, schema_markdown
+from raysd.results.store import Results
 
 START = datetime(2024, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 CLIP = {"path": "dev_data/fan/test/a.wav", "machine": "fan", "section": "00", "part": "dev", "split": "test"}
@@ -221,14 +221,14 @@ def test_results_of_a_newer_raysd_are_refused(root: str | Path) -> None:
     results, storage = Results(root), open_storage(root)
     results.write(record("k0"))
     results.write(record("k1", schema_version=SCHEMA_VERSION + 1))
-    with pytest.raises(BadInput, match=r"k1\.parquet: written by a newer raysd \(schema 2; this one reads up to 1\)"):
+    with pytest.raises(BadInput, match=r"k1\.parquet: written by a newer raysd \(schema 3; this one reads up to 2\)"):
         results.frame(["seed"])
     with pytest.raises(BadInput, match="newer raysd"):
         results.read("k1")
     newer = pa.schema([field if field.name != "seed" else pa.field("seed", pa.string()) for field in SCHEMA])
     row = pq.read_table(pa.BufferReader(storage.read("trials/k0.parquet"))).to_pylist()[0]
-    row |= {"seed": "a", "schema_version": 2}
-    table = pa.Table.from_pylist([row], schema=newer.with_metadata({"raysd_schema_version": "2"}))
+    row |= {"seed": "a", "schema_version": 3}
+    table = pa.Table.from_pylist([row], schema=newer.with_metadata({"raysd_schema_version": "3"}))
     storage.replace("trials/k1.parquet", parquet(table))
     with pytest.raises(BadInput, match="newer raysd"):
         results.frame(["seed"])
@@ -344,8 +344,8 @@ def test_sizes(root: str | Path) -> None:
 
 def test_the_document_describes_this_schema() -> None:
     document = Path(__file__).parents[2] / "docs" / "parquet-schema.md"
-    assert document.read_text(encoding="utf-8") == schema_markdown(), "make it anew: python -m raysd.results.store"
+    assert document.read_text(encoding="utf-8") == schema_markdown(), "make it anew: python -m raysd.results.schema"
     nested = [field.type.value_type for field in SCHEMA if pa.types.is_list(field.type)]
     for column in [*SCHEMA, *(inner for kind in nested for inner in kind)]:
         assert f"| `{column.name}` |" in schema_markdown()
-    assert store.SCHEMA.metadata == {b"raysd_schema_version": str(SCHEMA_VERSION).encode()}
+    assert SCHEMA.metadata == {b"raysd_schema_version": str(SCHEMA_VERSION).encode()}

@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from raysd.results.statistics import count, mean, paired_differences, smallest_p, standard_deviation
+from raysd.results.statistics import (
+    count,
+    detectable_difference,
+    mean,
+    paired_differences,
+    pooled_standard_deviation,
+    seeds_to_reach,
+    smallest_p,
+    standard_deviation,
+)
 
 TWO_SEEDS_THREE_SECTIONS = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan]])
 
@@ -36,3 +46,34 @@ def test_differences_are_paired_by_seed_not_by_place() -> None:
 @pytest.mark.parametrize(("num_seeds", "p"), [(0, 1.0), (1, 1.0), (2, 0.5), (3, 0.25), (5, 0.0625), (6, 0.03125)])
 def test_the_smallest_p_is_that_of_all_signs_equal(num_seeds: int, p: float) -> None:
     assert smallest_p(num_seeds) == p
+
+
+@pytest.mark.parametrize(("p", "num_seeds"), [(1.0, 1), (0.5, 2), (0.25, 3), (0.05, 6), (0.03125, 6), (0.05 / 12, 9)])
+def test_seeds_that_reach_a_p(p: float, num_seeds: int) -> None:
+    assert seeds_to_reach(p) == num_seeds
+    assert smallest_p(num_seeds) <= p
+    assert num_seeds == 1 or smallest_p(num_seeds - 1) > p
+
+
+def test_spreads_are_pooled_about_their_own_means() -> None:
+    groups = [np.array([1.0, 3.0]), np.array([10.0, 10.0, 13.0]), np.array([99.0])]
+    assert pooled_standard_deviation(groups) == pytest.approx(((2 + 6) / 3) ** 0.5)
+    assert np.isnan(pooled_standard_deviation([np.array([1.0]), np.array([])]))
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "power", "alpha"), [(2, 0.8, 0.05), (3, 0.8, 0.05), (6, 0.9, 0.01), (10, 0.8, 0.05)]
+)
+def test_the_detectable_difference_is_found_as_often_as_promised(num_seeds: int, power: float, alpha: float) -> None:
+    difference = detectable_difference(2.0, num_seeds, power, alpha)
+    drawn = np.random.default_rng(0).normal(difference, 2.0, (100_000, num_seeds))
+    found = stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < alpha
+    assert found.mean() == pytest.approx(power, abs=0.005)
+
+
+def test_the_detectable_difference_of_a_textbook() -> None:
+    # a paired t-test with ten pairs, alpha 0.05 and power 0.8: 0.996 standard deviations
+    assert detectable_difference(1.0, 10) == pytest.approx(0.996, abs=5e-4)
+    assert detectable_difference(0.5, 10) == pytest.approx(0.498, abs=5e-4)
+    assert detectable_difference(1.0, 1) == np.inf
+    assert detectable_difference(0.0, 3) == 0.0

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysd.recipe import Recipe, recipe_key
-from raysd.results.search_table import ORACLE
 from raysd.results.searches import SearchLog
 from raysd.results.store import Results
+from raysd.results.tables import ORACLE
 from raysd.settings import with_changes
 from raysd.study.design import load_study
 from raysd.study.files import load_recipe
