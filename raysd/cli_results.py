@@ -82,8 +82,9 @@ def gc(
 ) -> None:
     """Show what the results can do without, and delete it if asked: checkpoints and embeddings, never scores.
 
-    Checkpoints of finished trainings, and hidden files of killed writers. With --embeddings, those of trainings that
-    have a finished trial and no trial still to come of any study's last launch. Nothing that is in use.
+    Checkpoints of finished trainings, and what killed writers left. Nothing of a training that is in use.
+
+    Embeddings only of trainings with a finished trial, and none still to come of any study's last launch.
     """
     from raysd.results import cleanup
 

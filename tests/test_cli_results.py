@@ -13,9 +13,7 @@ import pyarrow as pa
 import pytest
 
 from raysd.recipe import Recipe
-from raysd.results.storage import open_storage
 from raysd.results.store import Results
-from raysd.settings import with_changes
 from raysd.study.design import Trial
 from raysd.trial import Place, Run
 
@@ -133,32 +131,3 @@ def test_every_command_on_an_empty_root(raysd: Command, tmp_path: Path) -> None:
     assert raysd("compact", "--results", empty)[0] == 0
     assert not empty.exists()
     assert raysd("show", "a", "--results", empty)[0] == raysd("compare", "a", "b", "--results", empty)[0] == 2
-
-
-def test_the_commands_together(raysd: Command, tmp_path: Path, tiny_recipe: Recipe) -> None:
-    check_the_commands(raysd, tmp_path, tiny_recipe)
-
-
-def check_the_commands(raysd: Command, root: str | Path, recipe: Recipe) -> None:
-    """All of them on one root; nothing of what they say changes as its files are packed."""
-    first = add(root, recipe, 0)
-    add(root, with_changes(recipe, {"train.epochs": 1}, "x"), 0)
-    add(root, recipe, 1, failures=1, done=False)
-    said = [
-        raysd(*words, "--results", root)
-        for words in (("studies",), ("show", first.key), ("compare", "mine", "mine"), ("studies", "--json"))
-    ]
-    assert [status for status, _, _ in said] == [0] * 4
-    assert "2/?" in said[0][1]
-    assert "2 trials in both: 2 equal to the bit" in said[2][1]
-    (row,) = json.loads(said[3][1])["studies"]
-    assert (row["done"], row["failed"], row["total"]) == (2, 1, None)
-    status, _, err = raysd("compact", "--results", root)
-    assert status == 0
-    assert "2 trials: 2 files" in err
-    assert len(open_storage(root).names("trials", ".parquet")) == 1
-    words = (("studies",), ("show", first.key), ("compare", "mine", "mine"), ("studies", "--json"))
-    assert [raysd(*more, "--results", root) for more in words] == said
-    status, _, err = raysd("gc", "--results", root, "--embeddings", "--delete")
-    assert (status, "deleted: 4 files" in err) == (0, True)
-    assert len(Results(root).done()) == 2

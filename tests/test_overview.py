@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from raysd.errors import BadInput
 from raysd.overview import StudyRow, note_launch, overview
 from raysd.recipe import Recipe
-from raysd.results.launches import read_launches
+from raysd.results.launches import Launch, read_launches
 from raysd.results.searches import SearchLog, Suggestion
 from raysd.results.storage import open_storage
 from raysd.results.store import Results
+from raysd.running import run_missing
 from raysd.session import Session
 from raysd.study.design import Trial, load_study, trials_of
 from raysd.trial import Run
@@ -107,6 +109,23 @@ def test_done_begun_and_failed_of_every_study(session: Callable[[str], Session])
     (first,) = (row for row in overview(mine.results).studies if row.study == "mine")
     assert (first.total, first.earlier) == (2, 1)
     assert len(read_launches(mine.results)) == 2  # a launch replaces that before it
+
+
+def test_a_run_notes_what_it_launches(session: Callable[[str], Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    from raysd.scale import tune
+
+    mine, launched = session("mine"), list[Launch]()
+
+    def run_trials(*_: object) -> tune.Outcome:
+        launched.extend(read_launches(mine.results))
+        return tune.Outcome(interrupted=True)
+
+    monkeypatch.setattr(tune, "run_trials", run_trials)
+    run_missing(mine, Console(quiet=True), ("raysd", "run", "mine"))
+    (launch,) = launched  # before the first trial
+    assert (launch.study, launch.question, launch.search) == ("mine", STUDY["question"], None)
+    assert [trial.key for trial in launch.trials] == [trial.key for trial in trials(mine)]
+    assert [trial.training_key for trial in launch.trials] == [trial.training_key for trial in trials(mine)]
 
 
 def test_older_results_have_no_launches(session: Callable[[str], Session]) -> None:

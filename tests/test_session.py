@@ -14,8 +14,7 @@ from raysd.data.store import open_store
 from raysd.errors import BadInput
 from raysd.recipe import Recipe
 from raysd.results.store import Results
-from raysd.results.tables import StudyTable
-from raysd.results.tables import study_tables
+from raysd.results.tables import StudyTable, study_tables
 from raysd.session import Session
 from raysd.settings import difference
 from raysd.study.design import load_study

@@ -21,7 +21,8 @@ from raysd.detect.metrics import summarise
 from raysd.errors import BadInput
 from raysd.parallel import Scale
 from raysd.recipe import NUMERICS, Recipe, recipe_key
-from raysd.results.store import Entries, Record, Results
+from raysd.results.schema import Entries, Record
+from raysd.results.store import Results
 from raysd.settings import parse, with_changes
 from raysd.study.design import Trial
 from raysd.train import Epoch, NonFiniteLoss

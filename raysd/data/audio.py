@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import soundfile as sf
-from scipy.signal import resample_poly
 
 _UNKNOWN_LENGTH = 0x7FFF0000  # a wav written to a pipe announces about this, or more: it could not know its length
 _OGG_HEADER = 27
@@ -48,6 +47,8 @@ def decode(path: Path, rate_hz: int, channel: int | Literal["mean"]) -> tuple[np
     if not np.isfinite(mono).all():
         raise Unusable(f"holds {np.count_nonzero(~np.isfinite(mono))} non-finite samples")
     if source_rate_hz != rate_hz:
+        from scipy.signal import resample_poly  # late: it takes long to import, and most commands need none of it
+
         common = math.gcd(rate_hz, source_rate_hz)
         mono = resample_poly(mono, rate_hz // common, source_rate_hz // common)
     return np.asarray(mono, dtype=np.float32), source_rate_hz

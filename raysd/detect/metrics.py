@@ -19,8 +19,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from scipy.stats import hmean
-from sklearn.metrics import roc_auc_score
 
 from raysd.data.layouts import YEARS, Year
 from raysd.errors import BadInput
@@ -40,6 +38,8 @@ _EPSILON = sys.float_info.epsilon  # the official evaluators' floor of harmonic 
 
 def harmonic_mean(values: np.ndarray) -> float:
     """Harmonic mean of values of which none counts as less than the float epsilon, as in the official evaluator."""
+    from scipy.stats import hmean  # late: it takes long to import, and most commands need none of it
+
     return float(hmean(np.maximum(values, _EPSILON)))
 
 
@@ -161,6 +161,8 @@ def _rankings(clips: pd.DataFrame, chosen: np.ndarray, suffix: str, only: str = 
     counts = int((label == 0).sum()), int((label == 1).sum())
     if min(counts) == 0:
         return
+    from sklearn.metrics import roc_auc_score  # late: it takes long to import, and most commands need none of it
+
     yield f"auc{suffix}", float(roc_auc_score(label, score)), *counts
     if only != "auc":
         yield f"pauc{suffix}", float(roc_auc_score(label, score, max_fpr=MAX_FALSE_POSITIVE_RATE)), *counts

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from raysd.data.layouts import YEARS
 from raysd.detect.metrics import ALL_MACHINES, COLUMNS, MEANS, averaging, groups
@@ -54,6 +53,8 @@ def proxy_metrics(scores: pd.DataFrame, year: int) -> pd.DataFrame:
     `scores` has a row for each clip that a trial scored, with `part`, `machine`, `section`, `split`, `score`. One row a
     section, one for each mean of a machine and of all machines; none where nothing was held out.
     """
+    from sklearn.metrics import roc_auc_score  # late: it takes long to import, and most commands need none of it
+
     rows: list[dict] = []
     for name, split in STAND_INS.items():
         asked = scores.loc[scores["split"].isin([HELD_OUT, split])]

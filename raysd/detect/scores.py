@@ -11,8 +11,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.linalg import cho_factor, solve_triangular
-from sklearn import mixture
 
 from raysd.errors import BadInput
 from raysd.settings import Settings
@@ -177,6 +175,11 @@ class Gaussian(_Density):
         return cls()
 
     def fit(self, residual_ND: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        from scipy.linalg import (
+            cho_factor,
+            solve_triangular,
+        )  # late: it takes long to import, and most commands need none of it
+
         N, D = residual_ND.shape
         covariance_DD = residual_ND.T @ residual_ND / N
         variance = np.trace(covariance_DD) / D
@@ -216,6 +219,8 @@ class GaussianMixture(_Density):
         return cls()
 
     def fit(self, residual_ND: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        from sklearn import mixture  # late: it takes long to import, and most commands need none of it
+
         # In an order of its own, because the start of the fit draws clips by their place.
         residual_ND = residual_ND[np.lexsort(residual_ND.T[::-1])]
         different = len(np.unique(residual_ND, axis=0))

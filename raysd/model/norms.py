@@ -7,6 +7,7 @@ LeVeque (1979), in float64. `moments_2C` are mean and variance of the whole batc
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,6 @@ class SynchronisedBatchNorm(nn.SyncBatchNorm):
     A worker may hold any number of rows, also none, but has to take part in every forward and backward pass.
     """
 
-    @torch.compiler.disable  # torch.compile cannot see through what workers say to each other
     def forward(self, input: Tensor) -> Tensor:
         if input.is_cuda or not (self.training and _is_shared(self)):
             return super().forward(input)
@@ -39,6 +39,7 @@ def synchronise(module: nn.Module) -> None:
     """
     if world() == 1:
         return
+    _keep_from_compiling()
     for parent in list(module.modules()):
         for name, norm in parent.named_children():
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -47,6 +48,12 @@ def synchronise(module: nn.Module) -> None:
                 shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
                 shared.num_batches_tracked = norm.num_batches_tracked
                 parent.register_module(name, shared.train(norm.training))
+
+
+@lru_cache(maxsize=1)
+def _keep_from_compiling() -> None:
+    """torch.compile cannot see through what workers say to each other. Done late: its import takes a second."""
+    SynchronisedBatchNorm.forward = torch.compiler.disable(SynchronisedBatchNorm.forward)
 
 
 class Units(nn.Sequential):

@@ -12,6 +12,7 @@ trial on its way from one file to another, and is made again. Nothing is seen tw
 
 import io
 import json
+import time
 import uuid
 from bisect import bisect_right
 from collections import Counter
@@ -22,6 +23,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -38,6 +40,7 @@ GROUP_ROWS = 16
 """Trials in a row group of a pack: what is read for one of them."""
 GENERATION = "compacted.json"
 
+T = TypeVar("T")
 _FORMAT = pyarrow.dataset.ParquetFileFormat()
 
 
@@ -106,12 +109,14 @@ class TrialFiles:
 
     def listing(self) -> Listing:
         """The files of one moment; packs that were not seen before are asked for their keys."""
-        while True:
-            generation = self._storage.read(GENERATION)
-            names = self._storage.names("trials", ".parquet")
-            packs = {name: pack for name in names if is_pack(name) and (pack := self._pack(name))}
-            if self._storage.read(GENERATION) == generation and len(packs) == sum(map(is_pack, names)):
-                break
+        return again_and_again(self._storage, self._listing)
+
+    def _listing(self) -> Listing | None:
+        generation = self._storage.read(GENERATION)
+        names = self._storage.names("trials", ".parquet")
+        packs = {name: pack for name in names if is_pack(name) and (pack := self._pack(name))}
+        if self._storage.read(GENERATION) != generation or len(packs) < sum(map(is_pack, names)):
+            return None
         packed: dict[str, tuple[str, int]] = {}
         for name, pack in packs.items():
             for row, key in enumerate(pack.keys):
@@ -137,12 +142,13 @@ class TrialFiles:
 
     def read(self, columns: Sequence[str], keys: Collection[str] | None = None) -> pa.Table:
         """Some columns of all trials, or of those of `keys` that are there, a row each in the order of their keys."""
-        while True:
+
+        def look() -> pa.Table | None:
             listing = self.listing()
             wanted = sorted(listing.keys if keys is None else listing.keys.intersection(keys))
-            found = read_rows(self._storage, list(map(listing.place, wanted)), columns, listing.packs)
-            if found is not None:
-                return found
+            return read_rows(self._storage, list(map(listing.place, wanted)), columns, listing.packs)
+
+        return again_and_again(self._storage, look)
 
     def compact(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Compacted:
         """Makes few files of many; see above for what others see meanwhile. Killed, it is to be run again.
@@ -154,8 +160,7 @@ class TrialFiles:
         if len(before) > 1:
             with self._storage.lock("work/compact"):  # a second one at once would do the same work, no harm else
                 try:
-                    while not self._compact(progress):
-                        pass
+                    again_and_again(self._storage, lambda: self._compact(progress) or None)
                 finally:
                     self._storage.delete_folder("work/compact")
         after = self._storage.details("trials", ".parquet")
@@ -249,6 +254,16 @@ class TrialFiles:
                 except (pa.ArrowException, OSError, KeyError) as error:
                     raise unreadable(self._storage, name, error) from None
         return self._known.packs[name]
+
+
+def again_and_again(storage: Storage, look: Callable[[], T | None]) -> T:
+    """What `look` gives in the end: None as long as files go away while it looks."""
+    for attempt in range(60):
+        found = look()
+        if found is not None:
+            return found
+        time.sleep(0.02 * min(attempt, 10))  # some shared file systems show for seconds what is gone
+    raise StorageError(f"{storage}: files that are listed there are not found; look after the file system")
 
 
 def read_rows(

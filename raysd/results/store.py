@@ -10,7 +10,7 @@
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,24 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysd.errors import BadInput
-from raysd.results.packs import Compacted, TrialFiles, read_rows, unreadable
+from raysd.results.packs import Compacted, TrialFiles, again_and_again, read_rows, unreadable
 from raysd.results.schema import FAILURE_KINDS, SCHEMA, Record, parquet, table_of
-from raysd.results.schema import Entries as Entries
 from raysd.results.storage import Storage, StorageError, absolute, is_uri, open_storage
 
 TRIAL_COLUMNS = ("key", "variant", "seed", "study")
 """What names a trial beside each of its scores."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What a finished trial took, and of what kind it was."""
-
-    recipe_key: str
-    recipe: str
-    data_fingerprint: str
-    train_seconds: float
-    total_seconds: float
 
 
 @dataclass(frozen=True)
@@ -149,11 +137,12 @@ class Results:
 
     def failures(self, columns: Sequence[str] | None = None, keys: Collection[str] | None = None) -> pd.DataFrame:
         """All failed attempts, or those at the trials of `keys`, in the same columns."""
-        wanted = [name for name in self._failures() if keys is None or _tried(name) in keys]
-        found = read_rows(self._storage, [(name, 0) for name in wanted], SCHEMA.names if columns is None else columns)
-        if found is None:
-            return self.failures(columns, keys)  # one was deleted meanwhile
-        return found.to_pandas()
+
+        def look() -> pa.Table | None:
+            wanted = [(name, 0) for name in self._failures() if keys is None or _tried(name) in keys]
+            return read_rows(self._storage, wanted, SCHEMA.names if columns is None else columns)
+
+        return again_and_again(self._storage, look).to_pandas()
 
     def failed(self) -> set[str]:
         """The keys of the trials at which an attempt has failed, finished since or not; from file names alone."""
@@ -165,10 +154,6 @@ class Results:
         `progress` takes trials packed and trials to pack. Killed, it is to be run again.
         """
         return self._trials.compact(progress)
-
-    def timings(self) -> list[Timing]:
-        """The times of all finished trials."""
-        return [Timing(**row) for row in self.rows([column.name for column in fields(Timing)])]
 
     def write_embeddings(self, training_key: str, table: pa.Table) -> bool:
         """Keeps a training's embeddings: the clips' columns, `z` (fixed-size list of float32) and `class_score`."""

@@ -27,7 +27,7 @@ COLUMNS = (
     *("train_seconds", "total_seconds", "clips_per_second", "metrics", "provenance"),
 )
 """What is to be read of a record."""
-MOST_READ = 500
+MOST_READ = 300
 """Finished trials that are looked at."""
 _BYTES_PER_CLIP = 60  # of a record: a path, a few words and a score, compressed
 _BYTES_PER_RECORD = 30_000  # what every record holds beside its clips
@@ -190,9 +190,8 @@ class Speeds:
         return self._like("embed", fingerprint, *_names(recipe_key(recipe), recipe), embedding_shape(recipe))
 
     def scoring(self, recipe: Recipe, fingerprint: str) -> float | None:
-        """Seconds a clip of scoring embeddings that are there; with embedding them, where that alone was measured."""
-        alone = self._like("score", fingerprint, *_names(recipe_key(recipe), recipe))
-        return self.embedding(recipe, fingerprint) if alone is None else alone
+        """Seconds a clip of scoring embeddings that are there."""
+        return self._like("score", fingerprint, *_names(recipe_key(recipe), recipe))
 
     def _note_record(self, row: Mapping[str, Any], recipe: Recipe, corpus: Clips, trained: bool) -> None:
         where, key = row["data_fingerprint"], row["recipe_key"]
@@ -247,6 +246,7 @@ def cost(recipe: Recipe, fingerprint: str, corpus: Clips, speeds: Speeds) -> Cos
     items = recipe.train.epochs * corpus.items(recipe) if type(recipe.encoder).trains else 0
     rate = speeds.training(recipe, fingerprint) if items else None
     embedding, scoring = speeds.embedding(recipe, fingerprint), speeds.scoring(recipe, fingerprint)
+    scoring = embedding if scoring is None else scoring  # the most that it can take
     clips = corpus.embedded(recipe)
     return Cost(
         (items / rate if rate else None) if items else 0.0,

@@ -277,7 +277,8 @@ def _budget(study: LoadedStudy) -> str:
             f"{shown(study.path)}: budget.gpu_hours: its trials use no GPU (scale.gpus_per_worker is 0); give hours"
         )
     much = f"{budget.hours:g} hours" if budget.hours is not None else f"{budget.gpu_hours:g} GPU-hours"
-    return f"budget: {much} a run, which then stops between seeds; the same command goes on"
+    whole = "" if "search" in study.study.design else ", in whole seeds of all variants"
+    return f"budget: {much} a run{whole}; what does not fit is left to the next run of the same command"
 
 
 # --- searches ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from rich.text import Text
 from raysd.results.statistics import seeds_to_reach
 from raysd.study.plan import ALPHA, POWER, Plan, count, describe, duration, size
 
-MOST_ROWS = 200
+MOST_ROWS = 100
 """Variants that the table shows."""
 
 

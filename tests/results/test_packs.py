@@ -26,7 +26,13 @@ METRIC = {"part": "dev", "machine": "fan", "section": "00", "metric": "auc", "nu
 
 def record(number: int, variant: str = "baseline", **changes: Any) -> Record:
     key = f"{number:04d}"
-    names: dict[str, Any] = {"key": key, "training_key": f"t{key}", "recipe_key": "r", "data_fingerprint": "d", "recipe": "{}"}
+    names: dict[str, Any] = {
+        "key": key,
+        "training_key": f"t{key}",
+        "recipe_key": "r",
+        "data_fingerprint": "d",
+        "recipe": "{}",
+    }
     values: dict[str, Any] = {"numerics": 1, "profile": None, "study": "s", "seed": number, "year": 2020}
     times = {"started": NOW, "finished": NOW + timedelta(seconds=number), "train_seconds": 1.0, "total_seconds": 2.0}
     scores = [CLIP | {"path": f"{key} {i}", "score": number + i / 7} for i in range(number % 5)]
@@ -68,34 +74,33 @@ def seen(results: Results, numbers: range) -> list[Any]:
         clips.to_csv(),
         results.failures(["key", "failure_kind"]).to_csv(),
         results.rows(["seed", "metrics", "scores"], wanted),
-        results.timings()[: len(numbers)],
-        results.find("0029"),
+        results.find("0013"),
     ]
 
 
 def test_what_is_read_of_packs_is_what_was_written(root: str | Path, small_packs: None) -> None:
-    results, first = fill(root, range(30)), range(30)
+    results, first = fill(root, range(14)), range(14)
     results.write_failure(record(3, state="failed", failure_kind="oom", traceback="x"))
     before = seen(results, first)
     compacted = results.compact()
-    assert (compacted.trials, compacted.files_before) == (30, 30)
+    assert (compacted.trials, compacted.files_before) == (14, 14)
     assert compacted.files_after == len(files(root)) < 5
     for other in (results, Results(root)):
         assert seen(other, first) == before
-        assert (other.has("0021"), other.has("0099")) == (True, False)
-        assert not other.write(record(21, "second"))
-        assert other.read("0021") == record(21)
-        assert other.sizes()[0] == compacted.bytes_after / 30
-    fill(root, range(30, 33))  # some packed, some not
+        assert (other.has("0011"), other.has("0099")) == (True, False)
+        assert not other.write(record(11, "second"))
+        assert other.read("0011") == record(11)
+        assert other.sizes()[0] == compacted.bytes_after / 14
+    fill(root, range(14, 16))  # some packed, some not
     assert seen(results, first) == before
-    assert results.rows(["seed"], {"0031", "0007", "0009", "0099"}) == [{"seed": 7}, {"seed": 9}, {"seed": 31}]
+    assert results.rows(["seed"], {"0015", "0007", "0009", "0099"}) == [{"seed": 7}, {"seed": 9}, {"seed": 15}]
     (folder,), filesystem = open_storage(root).for_arrow(["trials"])
-    assert sorted(pd.read_parquet(folder, filesystem=filesystem)["key"]) == keys(range(33))  # without raysd
+    assert sorted(pd.read_parquet(folder, filesystem=filesystem)["key"]) == keys(range(16))  # without raysd
 
 
 def test_small_packs_grow_and_a_second_compaction_changes_nothing(tmp_path: Path, small_packs: None) -> None:
     results, before = Results(tmp_path), set[str]()
-    for number in range(0, 70, 9):
+    for number in range(0, 54, 9):
         fill(tmp_path, range(number, number + 9))
         results.compact()
         now = files(tmp_path)
@@ -106,7 +111,7 @@ def test_small_packs_grow_and_a_second_compaction_changes_nothing(tmp_path: Path
         assert before <= full  # those are left alone
         before = full
     assert len(before) > 1
-    assert results.done() == set(keys(range(72)))
+    assert results.done() == set(keys(range(54)))
     assert os.listdir(tmp_path / "work") == []
 
 
@@ -144,14 +149,14 @@ def test_records_of_another_version(tmp_path: Path, small_packs: None) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named_and_nothing_is_lost(root: str | Path, small_packs: None) -> None:
-    results = fill(root, range(20))
-    open_storage(root).replace("trials/0015.parquet", b"no trial")
-    with pytest.raises(BadInput, match=r"0015\.parquet: cannot be read as results"):
+    results = fill(root, range(10))
+    open_storage(root).replace("trials/0006.parquet", b"no trial")
+    with pytest.raises(BadInput, match=r"0006\.parquet: cannot be read as results"):
         results.compact()
-    assert results.done() == set(keys(range(20)))
-    open_storage(root).delete("trials/0015.parquet")
+    assert results.done() == set(keys(range(10)))
+    open_storage(root).delete("trials/0006.parquet")
     results.compact()
-    assert len(results.frame()) == 19
+    assert len(results.frame()) == 9
     name = files(root)[0]
     open_storage(root).replace(f"trials/{name}", b"no pack")
     packs._known.cache_clear()
@@ -215,10 +220,52 @@ def _killed_at(step: int, patch: pytest.MonkeyPatch, results: Results) -> None:
     patch.setattr(results._storage, "delete_folder", lambda name: None)
 
 
+def test_what_was_read_before_another_process_compacted(tmp_path: Path) -> None:
+    results = fill(tmp_path, range(4))
+    assert results.done() == set(keys(range(4)))
+    packs._known.cache_clear()  # as another process, which this one hears nothing of
+    Results(tmp_path).compact()
+    assert files(tmp_path)[0].startswith("pack-")
+    assert results.has("0002")
+    assert not results.write(record(2, "second"))
+    assert results.read("0002") == record(2)
+
+
+def test_full_packs_with_the_same_trials_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two compactions at once leave them in object storage."""
+    monkeypatch.setattr(packs, "PACK_BYTES", 1)
+    for root, numbers in ((tmp_path, range(6)), (tmp_path / "other", range(3, 9))):
+        fill(root, numbers).compact()
+    (other,) = files(tmp_path / "other")
+    open_storage(tmp_path).replace(f"trials/{other}", (tmp_path / "other" / "trials" / other).read_bytes())
+    results = Results(tmp_path)
+    assert results.rows(["key"]) == [{"key": key} for key in keys(range(9))]
+    results.compact()
+    assert sorted(pd.read_parquet(tmp_path / "trials")["key"]) == keys(range(9))
+    assert results.rows(["key"]) == [{"key": key} for key in keys(range(9))]
+
+
+def test_a_compaction_of_several_packs_killed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "PACK_BYTES", 1)
+    monkeypatch.setattr(packs, "AT_ONCE", 2)
+    for step in range(100):
+        victim = fill(tmp_path / str(step), range(6))
+        with monkeypatch.context() as kill:
+            _killed_at(step, kill, victim)
+            try:
+                victim.compact()
+                break
+            except Killed:
+                pass
+        packs._known.cache_clear()
+        assert Results(tmp_path / str(step)).rows(["key"]) == [{"key": key} for key in keys(range(6))]
+    assert step == 3 * (1 + 1 + 2)  # each pack is written, noted, and its two trials are deleted
+
+
 STEPS = st.one_of(st.tuples(st.just("write"), st.integers(1, 9)), st.tuples(st.just("kill"), st.integers(0, 24)))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(STEPS, max_size=8))
 def test_compactions_that_are_killed_anywhere_lose_and_double_nothing(steps: list[tuple[str, int]]) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -292,3 +339,16 @@ def test_beside_writers_and_compactions_a_reader_sees_every_trial_once(root: str
     (folder,), filesystem = open_storage(root).for_arrow(["trials"])
     assert sorted(pd.read_parquet(folder, filesystem=filesystem)["key"]) == keys(range(total))
     assert results.rows(["key"]) == [{"key": key} for key in keys(range(total))]
+
+
+def test_a_file_that_is_listed_but_never_there_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = fill(tmp_path, range(2))
+    monkeypatch.setattr(packs.time, "sleep", lambda seconds: None)
+    for name in ("k", "pack-k"):
+        link = tmp_path / "trials" / f"{name}.parquet"
+        link.symlink_to(tmp_path / "nothing")
+        with pytest.raises(BadInput, match="files that are listed there are not found"):
+            results.rows(["key"])
+        link.unlink()
