@@ -121,7 +121,7 @@ def status(
     cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Show what the results hold of a study: done, begun, failed and why, missing. Or what became of a job."""
-    from raysd.study.files import find_study
+    from raysd.study.places import find_study
 
     is_job = name is not None and re.match(r"raysd-|raysubmit_", name)
     if name is None and address is None:

@@ -21,7 +21,8 @@ from raysd.recipe import recipe_key
 from raysd.results.launches import read_launches
 from raysd.results.store import Results
 from raysd.study.design import LoadedStudy, load_study
-from raysd.study.files import Changes, find_study
+from raysd.study.files import Changes
+from raysd.study.places import find_study
 
 Same = tuple[str, int, str]
 """What makes two trials the same: recipe key, seed, data fingerprint."""

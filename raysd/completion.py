@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from raysd.errors import BadInput
-from raysd.study.places import beside, find_study, is_file, predefined_studies, shipped
+from raysd.study.places import beside, find_study, is_file, predefined_folder, predefined_studies
 
 Offers = list[tuple[str, str]]
 """Value and what it is, in a line."""
@@ -177,7 +177,7 @@ class _Setting:
 
 def _settings() -> dict[str, _Setting]:
     """All that `--set` takes, by dotted path, out of the JSON schema of study files."""
-    schema = json.loads((shipped("docs") / "study.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((predefined_folder() / "study.schema.json").read_text(encoding="utf-8"))
     alone = schema.get("else", {}).get("properties", {})  # of a study that extends no other
     of_study = {key: of for key, of in {**schema["properties"], **alone}.items() if key not in _OF_THE_FILE}
     found: dict[str, _Setting] = {}

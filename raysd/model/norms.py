@@ -53,7 +53,8 @@ def synchronise(module: nn.Module) -> None:
 @lru_cache(maxsize=1)
 def _keep_from_compiling() -> None:
     """torch.compile cannot see through what workers say to each other. Done late: its import takes a second."""
-    SynchronisedBatchNorm.forward = torch.compiler.disable(SynchronisedBatchNorm.forward)
+    forward = torch.compiler.disable(SynchronisedBatchNorm.forward)
+    SynchronisedBatchNorm.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Units(nn.Sequential):

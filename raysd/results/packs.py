@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import PurePosixPath
 from typing import TypeVar
 
 import pyarrow as pa
@@ -121,7 +120,7 @@ class TrialFiles:
         for name, pack in packs.items():
             for row, key in enumerate(pack.keys):
                 packed.setdefault(key, (name, row))
-        alone = {PurePosixPath(name).stem: name for name in names if not is_pack(name)}
+        alone = {name.rpartition("/")[2].removesuffix(".parquet"): name for name in names if not is_pack(name)}
         self._known.latest = Listing(generation, packs, packed, alone)
         return self._known.latest
 
@@ -305,7 +304,7 @@ def read_rows(
 
 
 def is_pack(name: str) -> bool:
-    return PurePosixPath(name).name.startswith("pack-")
+    return name.rpartition("/")[2].startswith("pack-")
 
 
 def unreadable(storage: Storage, name: str, error: Exception) -> BadInput:

@@ -9,11 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from raysd.parallel import Scale
 from raysd.recipe import Recipe
 from raysd.settings import Settings, parse, read_yaml, with_changes
-from raysd.study.places import beside as beside
-from raysd.study.places import find_study as find_study
-from raysd.study.places import predefined_folder as predefined_folder
-from raysd.study.places import predefined_studies as predefined_studies
-from raysd.study.places import shown as shown
+from raysd.study.places import shown
 
 Changes = dict[str, Any]
 DesignName = Literal["one_at_a_time", "leave_one_out", "only_one", "list", "factorial", "search"]

@@ -8,14 +8,9 @@ from raysd.errors import BadInput, nearest
 
 def predefined_folder() -> Path:
     """Where the studies that come with raysd are: in the installed package, or beside it in a checkout."""
-    return shipped("studies")
-
-
-def shipped(folder: str) -> Path:
-    """A folder that comes with raysd: in the installed package, or beside it in a checkout."""
     package = Path(raysd.__file__).parent
-    installed = package / folder
-    return installed if installed.is_dir() else package.parent / folder
+    installed = package / "studies"
+    return installed if installed.is_dir() else package.parent / "studies"
 
 
 def predefined_studies() -> dict[str, Path]:

@@ -10,7 +10,8 @@ from raysd.recipe import Recipe
 from raysd.results.statistics import detectable_difference, smallest_p
 from raysd.study.cost import UNKNOWN, Clips, Cost, Speeds, cost, disk_bytes, wall_seconds
 from raysd.study.design import LoadedStudy, Role, Trial
-from raysd.study.files import Search, shown
+from raysd.study.files import Search
+from raysd.study.places import shown
 from raysd.study.spread import Spread
 
 ALPHA = 0.05

@@ -16,7 +16,8 @@ from raysd.results.searches import Suggestion
 from raysd.results.storage import open_storage
 from raysd.results.tables import ORACLE
 from raysd.settings import Settings, with_changes
-from raysd.study.files import Chosen, Study, beside, load_recipe, predefined_folder, shown
+from raysd.study.files import Chosen, Study, load_recipe
+from raysd.study.places import beside, predefined_folder, shown
 from raysd.study.searched import Searched
 
 NUM_SEEDS = 6

@@ -66,7 +66,7 @@ address of the schema:
 ```
 
 `raysd schema study > study.schema.json` and `raysd schema recipe > recipe.schema.json` write the schemas of the raysd
-that is installed. The predefined studies use those in this folder. What several keys have to be together is checked
+that is installed. The predefined studies use those beside them. What several keys have to be together is checked
 only when the file is loaded, which `raysd plan` does.
 """
 

@@ -22,8 +22,9 @@ from raysd.results.searches import SearchLog, Suggestion
 from raysd.results.store import Results
 from raysd.settings import flatten, with_changes
 from raysd.study.design import LoadedStudy, Trial
-from raysd.study.files import Factor, Search, shown
+from raysd.study.files import Factor, Search
 from raysd.study.levels import Level, has_meaning, levels_of
+from raysd.study.places import shown
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # its own account of every suggestion
 

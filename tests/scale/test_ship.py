@@ -45,7 +45,7 @@ def test_raysd_and_the_files_of_the_study_travel_and_nothing_else(study: Path) -
     assert {name for name in names if name.startswith("study/")} == {word, "study/recipes/own.yaml"}
     assert {"raysd/cli.py", "raysd/__main__.py", "studies/augmentation.yaml", "studies/recipes/classical.yaml"} <= names
     assert {PurePosixPath(name).parts[0] for name in names} == {"raysd", "studies", "study"}
-    assert {PurePosixPath(name).suffix for name in names} <= {".py", ".yaml", ".html"}
+    assert {PurePosixPath(name).suffix for name in names} <= {".py", ".yaml", ".json", ".html"}
 
 
 def test_all_that_a_study_extends_travels_too(study: Path) -> None:

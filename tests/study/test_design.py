@@ -21,7 +21,8 @@ import raysd
 from raysd.errors import BadInput
 from raysd.recipe import Recipe, recipe_key
 from raysd.study.design import LoadedStudy, find_study, load_study, trials_of
-from raysd.study.files import load_recipe, predefined_studies
+from raysd.study.files import load_recipe
+from raysd.study.places import predefined_studies
 
 RECIPE = {
     "description": "for tests",

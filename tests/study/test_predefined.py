@@ -12,7 +12,7 @@ from raysd.data.years import YEARS
 from raysd.recipe import Recipe, recipe_key
 from raysd.results.store import Results
 from raysd.study.design import LoadedStudy, load_study, trials_of
-from raysd.study.files import predefined_studies
+from raysd.study.places import predefined_studies
 
 STUDIES = sorted(predefined_studies())
 REAL = Path(__file__).parents[2] / "results" / "real"

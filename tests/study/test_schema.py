@@ -18,7 +18,8 @@ from raysd.model.losses import CLASSIFICATION, CONTRASTIVE
 from raysd.recipe import Recipe
 from raysd.settings import flatten, read_yaml, with_changes
 from raysd.study.design import load_study
-from raysd.study.files import load_recipe, predefined_folder
+from raysd.study.files import load_recipe
+from raysd.study.places import predefined_folder
 from raysd.study.reference import EXAMPLE, study_file_markdown
 from raysd.study.schema import as_text, recipe_schema, study_schema
 
@@ -50,7 +51,7 @@ def test_predefined_files_are_valid() -> None:
         first = path.read_text(encoding="utf-8").splitlines()[0]
         named = re.fullmatch(r"# yaml-language-server: \$schema=(.+)", first)
         assert named, f"{path.name}: an editor finds the schema by the first line"
-        schema = DOCS / ("recipe.schema.json" if of_recipe else "study.schema.json")
+        schema = predefined_folder() / ("recipe.schema.json" if of_recipe else "study.schema.json")
         assert (path.parent / named[1]).resolve() == schema, path.name
 
 
@@ -166,8 +167,8 @@ def test_the_command_prints_them(raysd: Callable[..., tuple[int, str, str]]) -> 
 def test_the_documents_are_made_from_the_code() -> None:
     for name, schema in (("study", study_schema()), ("recipe", recipe_schema())):
         Draft202012Validator.check_schema(schema)
-        committed = (DOCS / f"{name}.schema.json").read_text(encoding="utf-8")
-        assert committed == as_text(schema) + "\n", f"make it anew: raysd schema {name} > docs/{name}.schema.json"
+        committed = (predefined_folder() / f"{name}.schema.json").read_text(encoding="utf-8")
+        assert committed == as_text(schema) + "\n", f"make it anew: raysd schema {name} > studies/{name}.schema.json"
     committed = (DOCS / "study-file.md").read_text(encoding="utf-8")
     assert committed == study_file_markdown(), "make it anew: python -m raysd.study.reference > docs/study-file.md"
 
