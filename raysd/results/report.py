@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from raysd.errors import BadInput
 from raysd.results.figures import Drawing, factor_importances, objective_history, two_rankings
 from raysd.results.ranking import rank_agreement
-from raysd.results.search_table import search_table, title
+from raysd.results.search_table import title
 from raysd.results.storage import open_storage
 from raysd.results.store import Results
 from raysd.results.tables import ORACLE, StudyTable
@@ -120,7 +120,7 @@ def state_section(statuses: "Sequence[StudyStatus]", plan: Sequence[str]) -> Sec
 
 def search_sections(found: "Searched", importances: "Sequence[Importance]") -> list[Section]:
     """What a search has found on one corpus."""
-    table = search_table(found)
+    table = found.table()
     header, rows = table.grid()
     factors_at = len(header) - len(table.factors)
     words = {0, 1, *range(factors_at, len(header))}

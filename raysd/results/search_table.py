@@ -4,20 +4,17 @@ import csv
 import io
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
-from raysd.results.provenance import CHECKPOINT_RULE, train_sets
-from raysd.results.searches import Suggestion
+from raysd.detect.metrics import headline_metrics
+from raysd.results.provenance import CHECKPOINT_RULE
+from raysd.results.searches import STATES
 from raysd.results.tables import ORACLE, TITLES, as_row, escaped
-
-if TYPE_CHECKING:
-    from raysd.study.searched import Searched
 
 CSV_COLUMNS = (
     *("study", "profile", "year", "data_fingerprint", "train_sets", "checkpoint", "oracle"),
@@ -26,7 +23,6 @@ CSV_COLUMNS = (
 """The first columns of a search as CSV; one for each metric and part, and one for each factor, follow."""
 
 _PROXY_TITLES = {"proxy_perturbed": "perturbed-copies proxy", "proxy_other_sections": "other-sections proxy"}
-_ORDER = {"done": 0, "pruned": 1, "asked": 2, "failed": 3}
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class SearchTable:
         """What holds for the whole table, line by line."""
         suggestions = [row for row in self.rows if row.number is not None]
         counts = Counter(row.state for row in suggestions)
-        states = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+        states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         held_out = f"on {100 * self.held_out:g} % of the training clips, held out"
         seen = "on test clips" if self.objective in headline_metrics(self.year) else held_out
         lines = [
@@ -171,64 +167,6 @@ class SearchTable:
 def title(metric: str) -> str:
     """A metric as it is printed."""
     return (TITLES | _PROXY_TITLES).get(metric, metric)
-
-
-def search_table(found: "Searched") -> SearchTable:
-    """The table of what a search has found."""
-    study, recipe = found.study, found.study.baseline.recipe
-    year = recipe.data.year
-    rest = [one for one in found.suggestions if one not in found.finished]
-    rest.sort(key=lambda one: (_ORDER[one.state], -max(one.rungs, default=0), -(one.value or 0.0), one.number))
-    rows = [_suggested(found, one) for one in (*found.finished, *rest)]
-    rows += [_reference(found, name, key) for name, key in found.references.items()]
-    metrics = sorted(headline_metrics(year), key=lambda metric: metric != study.study.metric)
-    parts = sorted({part for row in rows for part, _ in row.metrics})
-    return SearchTable(
-        study=study.name,
-        question=study.study.question,
-        profile=study.profile,
-        year=year,
-        fingerprint=found.fingerprint,
-        train_sets=train_sets(recipe.data.additional),
-        objective=found.objective,
-        held_out=found.settings.held_out,
-        oracle=study.oracle,
-        seed=study.study.seeds[0],
-        machines=_machines(found.trials.values()),
-        columns=tuple((part, metric) for part in parts for metric in metrics),
-        factors=tuple(study.study.factors),
-        rows=tuple(rows),
-    )
-
-
-def _suggested(found: "Searched", one: Suggestion) -> SearchRow:
-    role = "baseline" if one.number == 0 else "variant"
-    trial = found.trials.get(one.key)
-    epochs = len(trial["history"]) if trial else max(one.rungs, default=None)
-    return SearchRow(one.name, role, one.state, one.key, one.number, one.value, epochs, _metrics(trial), one.choices)
-
-
-def _reference(found: "Searched", name: str, key: str) -> SearchRow:
-    trial = found.trials.get(key)
-    epochs = len(trial["history"]) if trial else None
-    return SearchRow(name, "reference", "done" if trial else "missing", key, None, None, epochs, _metrics(trial), {})
-
-
-def _metrics(trial: dict[str, Any] | None) -> dict[tuple[str, str], float]:
-    if trial is None:
-        return {}
-    section, headline = averaging(trial["year"]), headline_metrics(trial["year"])
-    return {
-        (row["part"], row["metric"]): row["value"]
-        for row in trial["metrics"]
-        if row["machine"] == ALL_MACHINES and row["section"] == section and row["metric"] in headline
-    }
-
-
-def _machines(trials: Any) -> tuple[str, ...]:
-    """The machines that were scored: the same in all trials."""
-    first: dict[str, Any] = next(iter(trials), {"metrics": []})
-    return tuple(sorted({row["machine"] for row in first["metrics"]} - {ALL_MACHINES}))
 
 
 def _name(row: SearchRow) -> str:

@@ -13,6 +13,9 @@ from raysd.errors import BadInput
 from raysd.results.storage import open_storage
 from raysd.results.store import Results
 
+STATES = ("done", "pruned", "asked", "failed")
+"""What may have become of a suggestion, in the order in which tables name it."""
+
 
 @dataclass(frozen=True)
 class Suggestion:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
 from raysd.detect.proxies import objective_value
 from raysd.errors import BadInput
-from raysd.results.search_table import SearchTable, search_table
-from raysd.results.searches import SearchLog, Suggestion
+from raysd.results.provenance import train_sets
+from raysd.results.search_table import SearchRow, SearchTable
+from raysd.results.searches import STATES, SearchLog, Suggestion
 from raysd.results.store import Results
 from raysd.study.design import LoadedStudy, trials_of
 from raysd.study.files import Search
@@ -58,6 +60,52 @@ class Searched:
             return None
         return value if math.isfinite(value) else None
 
+    def table(self) -> SearchTable:
+        """The table of what the search has found."""
+        study, recipe = self.study, self.study.baseline.recipe
+        year = recipe.data.year
+        rest = [one for one in self.suggestions if one not in self.finished]
+        rest.sort(
+            key=lambda one: (STATES.index(one.state), -max(one.rungs, default=0), -(one.value or 0.0), one.number)
+        )
+        rows = [self._suggested(one) for one in (*self.finished, *rest)]
+        rows += [self._reference(name, key) for name, key in self.references.items()]
+        metrics = sorted(headline_metrics(year), key=lambda metric: metric != study.study.metric)
+        parts = sorted({part for row in rows for part, _ in row.metrics})
+        return SearchTable(
+            study=study.name,
+            question=study.study.question,
+            profile=study.profile,
+            year=year,
+            fingerprint=self.fingerprint,
+            train_sets=train_sets(recipe.data.additional),
+            objective=self.objective,
+            held_out=self.settings.held_out,
+            oracle=study.oracle,
+            seed=study.study.seeds[0],
+            machines=self._machines(),
+            columns=tuple((part, metric) for part in parts for metric in metrics),
+            factors=tuple(study.study.factors),
+            rows=tuple(rows),
+        )
+
+    def _suggested(self, one: Suggestion) -> SearchRow:
+        role, trial = "baseline" if one.number == 0 else "variant", self.trials.get(one.key)
+        epochs = len(trial["history"]) if trial else max(one.rungs, default=None)
+        metrics = _headline(trial)
+        return SearchRow(one.name, role, one.state, one.key, one.number, one.value, epochs, metrics, one.choices)
+
+    def _reference(self, name: str, key: str) -> SearchRow:
+        trial = self.trials.get(key)
+        epochs = len(trial["history"]) if trial else None
+        state = "done" if trial else "missing"
+        return SearchRow(name, "reference", state, key, None, None, epochs, _headline(trial), {})
+
+    def _machines(self) -> tuple[str, ...]:
+        """The machines that were scored: the same in all trials."""
+        first = next(iter(self.trials.values()), {"metrics": []})
+        return tuple(sorted({row["machine"] for row in first["metrics"]} - {ALL_MACHINES}))
+
 
 def searched(study: LoadedStudy, results: Results, fingerprint: str | None = None) -> list[Searched]:
     """The search on the corpus of `fingerprint`, or on each corpus on which the results hold something of it."""
@@ -79,4 +127,16 @@ def search_tables(study: LoadedStudy, results: Results, fingerprint: str | None 
     if not found:
         on = f" on the data {fingerprint}" if fingerprint else ""
         raise BadInput(f"{results}: nothing of the search {study.name}{on}; first: raysd run {study.name}")
-    return [search_table(one) for one in found]
+    return [one.table() for one in found]
+
+
+def _headline(trial: dict[str, Any] | None) -> dict[tuple[str, str], float]:
+    """The year's headline metrics of a trial over all machines, by part and name; nothing without a record."""
+    if trial is None:
+        return {}
+    section, headline = averaging(trial["year"]), headline_metrics(trial["year"])
+    return {
+        (row["part"], row["metric"]): row["value"]
+        for row in trial["metrics"]
+        if row["machine"] == ALL_MACHINES and row["section"] == section and row["metric"] in headline
+    }
