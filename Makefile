@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 
 demo: $(READY)  ## a synthetic corpus, a study on it, its table
 	$(BIN)/raysd quickstart --folder quickstart
@@ -21,6 +21,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(READY)  ## what is generated from the settings' classes and the schema of results
+	$(BIN)/python -m raysd.results.schema > docs/parquet-schema.md
+	$(BIN)/python -m raysd.study.reference > docs/study-file.md
+	$(BIN)/raysd schema study > studies/study.schema.json
+	$(BIN)/raysd schema recipe > studies/recipe.schema.json
 
 bench: $(READY)  ## each prints a ratio measured side by side
 	for bench in bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
