@@ -223,10 +223,10 @@ def _keeps(
 ) -> Callable[[int, Detector], bool]:
     """Whether a search lets the training go on, by what its trials were worth after as many epochs.
 
-    The baseline always goes on: it is what the others are compared with.
+    The baseline always goes on: it is what the others are compared with. References are none of its trials.
     """
     judging, recipe, year = place.judging, trial.recipe, trial.recipe.data.year
-    if judging is None:
+    if judging is None or trial.role == "reference":
         return lambda epochs, detector: True
     rungs = judging.rungs(recipe.train.epochs)
     seen = np.ones(len(clips), bool) if judging.objective in headline_metrics(year) else clips["split"] != "test"

@@ -60,9 +60,11 @@ def test_without_training_clips_can_be_held_out_too(place: Place, tiny_recipe: R
     assert 0 <= objective_value(metrics, "proxy_other_sections", 2020) <= 1
 
 
-@pytest.mark.parametrize(("role", "goes_on"), [("variant", False), ("baseline", True)])
-def test_what_does_badly_is_given_up_but_never_the_baseline(
-    role: Role, goes_on: bool, place: Place, tiny_recipe: Recipe
+@pytest.mark.parametrize(
+    ("role", "goes_on", "judged"), [("variant", False, {1}), ("baseline", True, {1, 2}), ("reference", True, set())]
+)
+def test_what_does_badly_is_given_up_but_never_the_baseline_nor_a_reference(
+    role: Role, goes_on: bool, judged: set[int], place: Place, tiny_recipe: Recipe
 ) -> None:
     judging = Judging("some-search", "proxy_perturbed", first_epochs=1, reduction=2)
     place, results = replace(place, judging=judging), Results(place.results_root)
@@ -74,11 +76,12 @@ def test_what_does_badly_is_given_up_but_never_the_baseline(
     if goes_on:
         run_trial(trial, place, lambda epoch: epochs.append(epoch.epoch))
         assert epochs == [1, 2, 3]
-        assert set(log.values_of(trial.key)) == {1, 2}
+        assert set(log.values_of(trial.key)) == judged
         return
     with pytest.raises(GivenUp, match="after 1 epochs"):
         run_trial(trial, place, lambda epoch: epochs.append(epoch.epoch))
     assert epochs == [1]
+    assert set(log.values_of(trial.key)) == judged
     assert 0 < log.values_of(trial.key)[1] < 1
     assert not results.has(trial.key)
     assert len(results.failures()) == 0  # it is no failure
