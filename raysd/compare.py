@@ -161,7 +161,7 @@ def _side(what: str, results: Results, changes: Changes | None, profile: str | N
     name, commit = (what, "") if Path(what).is_file() or "@" not in what else what.rsplit("@", 1)
     study = _study(name, changes, profile)
     names: dict[str, str] = {}
-    if study and "search" not in study.study.design:
+    if study and study.study.search is None:
         mine = _by_recipe(study, names)
     else:  # what a search has tried does not stand in its file
         mine = _by_name(study.name if study else name, results, study.profile if study else profile)

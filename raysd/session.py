@@ -103,7 +103,7 @@ class Session:
     @property
     def is_search(self) -> bool:
         """Whether the study is a search, whose trials are not known before."""
-        return "search" in self.study.study.design
+        return self.study.study.search is not None
 
     def search(self) -> StudySearch:
         """The study's search, as far as it has come. The clips are decoded."""

@@ -255,7 +255,7 @@ class _Reports(tune.Callback):
                 if self._search and self._queue.done(trial.trial_id):
                     self._outcome.given_up += 1
                     self._search.pruned(known.key)
-                    self._watch.given_up(known, result["message"])
+                    self._watch.given_up(known, result["message"].removeprefix("GivenUp: "))
             case "placed":
                 self._groups[trial.trial_id] = result["group"]
             case "failed":

@@ -12,7 +12,7 @@ from raysd.errors import BadInput, nearest
 from raysd.recipe import Recipe, recipe_key, training_key, trial_key
 from raysd.settings import difference, parse, with_changes
 from raysd.study.extends import Source, StudyFile, read_study
-from raysd.study.files import Changes, Chosen, RecipeFile, Search, Study, load_recipe
+from raysd.study.files import Changes, Chosen, RecipeFile, Study, load_recipe
 from raysd.study.levels import Choice, Conditions, Level, choice_of, has_meaning, meaningful, with_levels
 from raysd.study.places import beside, find_study, shown
 
@@ -177,8 +177,8 @@ def _baseline(study: Study, recipes: _Recipes, overrides: Changes) -> Recipe:
             raise BadInput(f"{where}: no profile '{study.profile}'; {nearest(study.profile, loaded.profiles)}")
         recipe = with_changes(recipe, loaded.profiles[study.profile], f"{where}: profiles.{study.profile}")
     recipe = with_changes(_changed(recipe, study.changes, recipes.file), overrides, "--set")
-    if "search" in study.design and recipe.train.held_out == 0:
-        recipe = with_changes(recipe, {"train.held_out": (study.search or Search()).held_out}, "search.held_out")
+    if study.search is not None and recipe.train.held_out == 0:
+        recipe = with_changes(recipe, {"train.held_out": study.search.held_out}, "search.held_out")
     return recipe
 
 

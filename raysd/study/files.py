@@ -164,6 +164,15 @@ class Study(Settings):
     pruning: Pruning | None = None
     """Gives up bad suggestions of a search after few epochs. Never of another design."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _searching(cls, values: Any) -> Any:
+        """A search that says nothing of how has the defaults; so `search` is there in searches, and nowhere else."""
+        design = values.get("design") if isinstance(values, dict) else None
+        if design == "search" or (isinstance(design, list | tuple) and "search" in design):
+            return {**values, "search": {} if values.get("search") is None else values["search"]}
+        return values
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ from raysd.recipe import Recipe
 from raysd.results.statistics import detectable_difference, smallest_p
 from raysd.study.cost import UNKNOWN, Clips, Cost, Speeds, cost, disk_bytes, wall_seconds
 from raysd.study.design import LoadedStudy, Role, Trial
-from raysd.study.files import Search
 from raysd.study.places import shown
 from raysd.study.spread import Spread
 
@@ -278,7 +277,7 @@ def _budget(study: LoadedStudy) -> str:
             f"{shown(study.path)}: budget.gpu_hours: its trials use no GPU (scale.gpus_per_worker is 0); give hours"
         )
     much = f"{budget.hours:g} hours" if budget.hours is not None else f"{budget.gpu_hours:g} GPU-hours"
-    whole = "" if "search" in study.study.design else ", in whole seeds of all variants"
+    whole = "" if study.study.search else ", in whole seeds of all variants"
     return f"budget: {much} a run{whole}; what does not fit is left to the next run of the same command"
 
 
@@ -287,18 +286,18 @@ def _budget(study: LoadedStudy) -> str:
 
 def _suggestions(study: LoadedStudy, baseline: Cost, ended: int) -> PlannedRow | None:
     """What a search tries beside the baseline: at most so many trainings like it."""
-    if "search" not in study.study.design:
+    if study.study.search is None:
         return None
-    number = (study.study.search or Search()).suggestions - 1
+    number = study.study.search.suggestions - 1
     left, each = max(0, number - ended), baseline.seconds(trains=True)
     seconds = None if each is None else left * each
     return PlannedRow(count(number, "suggestion"), "variant", {}, number, number - left, left, left, seconds)
 
 
 def _searched(study: LoadedStudy) -> str:
-    if "search" not in study.study.design:
+    search, pruning = study.study.search, study.study.pruning
+    if search is None:
         return ""
-    search, pruning = study.study.search or Search(), study.study.pruning
     judged = f"{search.objective} (on {search.held_out:.0%} of the normal training clips, held out)"
     if search.oracle:
         judged = f"ORACLE: {study.study.metric} on the test clips, whose labels it looks at"
@@ -307,7 +306,7 @@ def _searched(study: LoadedStudy) -> str:
 
 
 def _space(study: LoadedStudy) -> tuple[Space, ...]:
-    if "search" not in study.study.design:
+    if study.study.search is None:
         return ()
     found = []
     for name, factor in study.study.factors.items():

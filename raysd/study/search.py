@@ -84,7 +84,8 @@ def space(study: LoadedStudy) -> list[Dimension]:
 
 def settings_of(study: LoadedStudy) -> Search:
     """How the search goes about it."""
-    return study.study.search or Search()
+    assert study.study.search is not None
+    return study.study.search
 
 
 def objective_metric(study: LoadedStudy) -> str:
