@@ -7,6 +7,7 @@ import pytest
 from raysd.results.store import Results
 from raysd.results.tables import study_tables
 from raysd.study.design import load_study
+from raysd.study.searched import search_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / "results" / "real"
@@ -24,10 +25,27 @@ def test_tables_are_made_from_the_trials(study: str, machine: str) -> None:
     assert (REAL / f"{study}_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
 
 
+@pytest.mark.parametrize("machine", CORPORA)
+def test_so_are_those_of_the_searches_and_of_their_winners(machine: str) -> None:
+    loaded = load_study("search", {"data.year": CORPORA[machine]}, profile="cpu")
+    (table,) = search_tables(loaded, Results(REAL))
+    assert len(table.rows) == 40 + len(loaded.study.references)
+    assert (REAL / f"search_{machine}.md").read_text(encoding="utf-8") == table.to_markdown()
+    assert (REAL / f"search_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
+
+    promoted = load_study(REAL / "promoted" / f"{machine}.yaml")
+    assert promoted.variants[1].name == "promoted"
+    assert not set(promoted.study.seeds) & {table.seed}  # fresh ones
+    (fresh,) = study_tables(promoted, Results(REAL))
+    assert all(row.found == row.wanted for row in fresh.rows)
+    assert (REAL / "promoted" / f"{machine}.md").read_text(encoding="utf-8") == fresh.to_markdown()
+    assert (REAL / "promoted" / f"{machine}.csv").read_text(encoding="utf-8") == fresh.to_csv()
+
+
 def test_the_readme_quotes_them() -> None:
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## On real recordings")[1].split("\n## ")[0]
     quoted = [line for line in section.splitlines() if line.startswith("| ") and "---" not in line]
-    printed = {line for path in REAL.glob("*.md") for line in path.read_text(encoding="utf-8").splitlines()}
+    printed = {line for path in REAL.rglob("*.md") for line in path.read_text(encoding="utf-8").splitlines()}
     assert len(quoted) > 10
     assert [line for line in quoted if line not in printed] == []
 

@@ -20,7 +20,7 @@ from raysd.errors import BadInput
 from raysd.recipe import NUMERICS, Recipe
 from raysd.results.searches import SearchLog, Suggestion
 from raysd.results.store import Results
-from raysd.settings import flatten, with_changes
+from raysd.settings import Settings, flatten, with_changes
 from raysd.study.design import LoadedStudy, Trial
 from raysd.study.files import Factor, Search
 from raysd.study.levels import Level, has_meaning, levels_of
@@ -97,19 +97,25 @@ def objective_metric(study: LoadedStudy) -> str:
 def search_name(study: LoadedStudy, fingerprint: str) -> str:
     """Names the log of a search: from its study, and from all that decides what is suggested and how it is judged.
 
-    The number of suggestions has no part in it, so that a search can be made longer.
+    The number of suggestions has no part in it, so that a search can be made longer; nor has a setting at its default,
+    so that one added later ends no search.
     """
     decides = {
         "baseline": flatten(study.baseline.recipe),
-        "factors": {name: factor.model_dump(mode="json") for name, factor in study.study.factors.items()},
-        "search": settings_of(study).model_dump(mode="json", exclude={"suggestions"}),
-        "pruning": study.study.pruning and study.study.pruning.model_dump(mode="json"),
+        # what was written: `off: null` beside levels is one level more
+        "factors": [(name, it.model_dump(mode="json", exclude_unset=True)) for name, it in study.study.factors.items()],
+        "search": _said(settings_of(study), {"suggestions"}),
+        "pruning": study.study.pruning and _said(study.study.pruning),
         "metric": objective_metric(study),
         "seed": study.study.seeds[0],
         "data": fingerprint,
         "numerics": NUMERICS,
     }
     return f"{study.name}-{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]}"
+
+
+def _said(settings: Settings, but: set[str] | None = None) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude_defaults=True, exclude=but)
 
 
 def build_optuna(study: LoadedStudy, suggestions: Iterable[Suggestion], sampler_seed: int = 0) -> optuna.Study:

@@ -172,6 +172,12 @@ def test_a_longer_search_goes_on_and_another_space_begins_anew(load: Load, tmp_p
         assert other.suggestions == []
 
 
+def test_a_search_keeps_its_name_whoever_names_it(load: Load) -> None:
+    name = search_name(load(), "data")
+    assert name == "s-534e830e7d3f"  # another name would begin every search anew
+    assert search_name(load(search={"suggestions": 7, "random_first": 8, "objective": "perturbed"}), "data") == name
+
+
 def test_what_fails_is_not_tried_again_but_what_had_no_luck_is(load: Load, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     search = StudySearch(load(), "data", results)
