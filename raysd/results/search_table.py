@@ -22,6 +22,8 @@ CSV_COLUMNS = (
 )
 """The first columns of a search as CSV; one for each metric and part, and one for each factor, follow."""
 
+CHOICES_SHOWN = 5
+"""On a terminal."""
 _PROXY_TITLES = {"proxy_perturbed": "perturbed-copies proxy", "proxy_other_sections": "other-sections proxy"}
 
 
@@ -134,14 +136,17 @@ class SearchTable:
         return "\n".join([*lines, "", as_row(header), as_row(rule), *body]) + "\n"
 
     def to_rich(self) -> Group:
-        """The same for a terminal."""
+        """The same for a terminal, with the choices of the best alone, in one column: all would fill many screens."""
         header, rows = self.grid()
+        first = len(header) - len(self.factors)
         grid, last = Table(box=box.SIMPLE_HEAD), self.references_at - 1
-        for i, name in enumerate(header):
-            number = 1 < i < len(header) - len(self.factors)
-            grid.add_column(name, justify="right" if number else "left", overflow="fold")
+        for i, name in enumerate(header[:first]):
+            grid.add_column(name, justify="right" if i > 1 else "left", min_width=6)
+        grid.add_column(f"choices (of the best {CHOICES_SHOWN}; --format markdown has all)", overflow="fold", ratio=1)
         for i, row in enumerate(rows):
-            grid.add_row(*map(Text, row), end_section=i == last)
+            chosen = zip(self.factors, row[first:] if i < CHOICES_SHOWN else (), strict=False)
+            choices = "; ".join(f"{factor} {choice}" for factor, choice in chosen if choice != "-")
+            grid.add_row(*map(Text, [*row[:first], choices]), end_section=i == last)
         stamp = [Text(line, style="bold red") for line in self.stamp]
         heading = Text(f"{self.study}: {self.question}", style="bold")
         return Group(*stamp, heading, *(Text(line) for line in self.caption()), grid)
