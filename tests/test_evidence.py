@@ -43,8 +43,9 @@ def test_so_are_those_of_the_searches_and_of_their_winners(machine: str) -> None
 
 
 def test_the_readme_quotes_them() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## On real recordings")[1].split("\n## ")[0]
-    quoted = [line for line in section.splitlines() if line.startswith("| ") and "---" not in line]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    sections = [text.split(f"## {name}\n")[1].split("\n## ")[0] for name in ("A search", "On real recordings")]
+    quoted = [line for text in sections for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     printed = {line for path in REAL.rglob("*.md") for line in path.read_text(encoding="utf-8").splitlines()}
     assert len(quoted) > 10
     assert [line for line in quoted if line not in printed] == []
