@@ -1,5 +1,6 @@
 """The `raysd` command: parses, calls, prints."""
 
+import gc
 import json
 import os
 import re
@@ -303,6 +304,9 @@ def _refuse_results_in_a_jobs_folder(results: str) -> None:
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit status 2."""
+    gc.set_threshold(
+        100_000
+    )  # modules, and a large plan, are objects that stay: to walk them often takes a fifth of it
     if os.environ.get("_RAYSD_COMPLETE") == "complete_bash":
         mend_bash_words(os.environ)
     try:
@@ -312,3 +316,5 @@ def main() -> None:
             err.print(f"{path}: {reason}", highlight=False, soft_wrap=True, markup=False)
         err.print(f"raysd: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
+    finally:
+        gc.freeze()  # nor is there a reason to walk them at the end

@@ -28,7 +28,8 @@ class Settings(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         copied = super().model_copy(update=update, deep=deep)
-        vars(copied).pop("_plain", None)
+        for kept in vars(copied).keys() - type(self).model_fields.keys():  # what was computed of the other's values
+            del vars(copied)[kept]
         return copied
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import special
 
 
 def count(values: np.ndarray) -> np.ndarray:
@@ -62,6 +61,8 @@ def detectable_difference(sd: float, num_seeds: int, power: float = 0.8, alpha: 
     if num_seeds < 2:
         return math.inf
     free = num_seeds - 1
+    from scipy import special  # late: only plans need it
+
     edge = special.stdtrit(free, 1 - alpha / 2)
     shift = special.nctdtrinc(free, 1 - power, edge)  # a difference found with the wrong sign: less than one in 10^6
     return sd / math.sqrt(num_seeds) * float(shift)

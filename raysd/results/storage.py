@@ -188,9 +188,9 @@ class _Folder(Storage):
     def _names(self, folder: str, suffixes: str | tuple[str, ...], hidden: bool) -> list[str]:
         found = []
         for top, _, files in os.walk(self._root / folder):
-            below = Path(top).relative_to(self._root)
-            chosen = (name for name in files if name.endswith(suffixes) and name.startswith(".") == hidden)
-            found += [(below / name).as_posix() for name in chosen]
+            below = Path(top).relative_to(self._root).as_posix()
+            within = "" if below == "." else f"{below}/"
+            found += [within + name for name in files if name.endswith(suffixes) and name.startswith(".") == hidden]
         return sorted(found)
 
     def details(self, folder: str, suffix: str) -> dict[str, Detail]:
@@ -203,12 +203,12 @@ class _Folder(Storage):
         found = {}
         for name in names:
             with suppress(FileNotFoundError):  # a checkpoint is removed when its training is finished
-                stat = (self._root / name).stat()
+                stat = os.stat(f"{self._root}/{name}")
                 found[name] = Detail(stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
         return found
 
     def for_arrow(self, names: Sequence[str]) -> tuple[list[str], fs.FileSystem]:
-        return [str(self._root / name) for name in names], fs.LocalFileSystem()
+        return [f"{self._root}/{name}" for name in names], fs.LocalFileSystem()
 
     @contextmanager
     def _hidden(self, path: Path, content: bytes) -> Iterator[Path]:

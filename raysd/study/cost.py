@@ -27,7 +27,7 @@ COLUMNS = (
     *("train_seconds", "total_seconds", "clips_per_second", "metrics", "provenance"),
 )
 """What is to be read of a record."""
-MOST_READ = 300
+MOST_READ = 150
 """Finished trials that are looked at."""
 _BYTES_PER_CLIP = 60  # of a record: a path, a few words and a score, compressed
 _BYTES_PER_RECORD = 30_000  # what every record holds beside its clips
