@@ -25,8 +25,7 @@ def run_missing(session: Session, console: Console, command: tuple[str, ...]) ->
     for line in summary(planned):
         console.print(line, highlight=False, soft_wrap=True)
     missing = session.missing()
-    search = session.search() if session.is_search else None
-    wanted = len(missing) + (search.left if search else 0)
+    wanted = len(missing) + (session.search().left if session.is_search else 0)
     if not wanted:
         return None
     from raysd.scale.budget import budget_of
@@ -34,7 +33,7 @@ def run_missing(session: Session, console: Console, command: tuple[str, ...]) ->
 
     session.results.writable()
     note_launch(session)
-    with StudyProgress(console, wanted) as watch:
+    with session.searching() as search, StudyProgress(console, wanted) as watch:
         budget = budget_of(session.study.study, planned)
         outcome = run_trials(missing, session.place(command), session.study.study.scale, watch, search, budget)
     if outcome.canary_failed:

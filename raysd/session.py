@@ -3,15 +3,15 @@
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from raysd.calibrate import calibrate
 from raysd.data.store import Data, Store, known_fingerprint, open_store
 from raysd.errors import BadInput
 from raysd.parallel import Scale
@@ -26,7 +26,9 @@ from raysd.study.plan import Plan, Room, make_plan
 from raysd.study.search import StudySearch, objective_metric, search_name
 from raysd.study.searched import search_tables
 from raysd.study.spread import Spread, spread_of, values_by_seed
-from raysd.trial import Judging, Place, Run, scored
+
+if TYPE_CHECKING:  # to import what trains takes a second, and most commands train nothing
+    from raysd.trial import Judging, Place
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Session:
         plan = self.plan()
         unknown = {trial.variant for trial in plan.missing if trial.seconds is None}
         recipes = [row.recipe for row in self.study.variants if row.name in unknown]
+        from raysd.calibrate import calibrate
+
         return calibrate(recipes, self._place_on_scale(), progress)
 
     def missing(self) -> list[Trial]:
@@ -110,13 +114,24 @@ class Session:
         fingerprint = self.fingerprint(self.study.baseline.recipe)
         return StudySearch(self.study, fingerprint or "", self.results)
 
+    @contextmanager
+    def searching(self) -> Iterator[StudySearch | None]:
+        """The search, which no other process runs meanwhile; None where the study is none."""
+        if self.is_search:
+            with self.search().log.alone():
+                yield self.search()
+        else:
+            yield None
+
     def tables(self) -> Sequence[StudyTable | SearchTable]:
         """The study's table for its data; without a data root one for each corpus that the results hold."""
         made = search_tables if self.is_search else study_tables
         return made(self.study, self.results, self.fingerprint(self.study.baseline.recipe))
 
-    def place(self, command: tuple[str, ...] = ()) -> Place:
+    def place(self, command: tuple[str, ...] = ()) -> "Place":
         """Where the study's trials find their data and leave their results."""
+        from raysd.trial import Place
+
         return Place(
             self.data_root or Path(),
             self.cache,
@@ -134,6 +149,8 @@ class Session:
         Gives the number of records written, and the trials that would have to be trained first (`raysd run`). Raises
         BadInput for a data root whose clips are not decoded, so that nothing is known of them.
         """
+        from raysd.trial import Run, scored
+
         written, untrained = 0, list[Trial]()
         for trial in self._rescorable():
             if self.results.has(trial.key):
@@ -145,7 +162,9 @@ class Session:
                 written += self.results.write(scored(Run(trial, self.place(), datetime.now(UTC)), embeddings))
         return written, untrained
 
-    def _judging(self) -> Judging | None:
+    def _judging(self) -> "Judging | None":
+        from raysd.trial import Judging
+
         pruning = self.study.study.pruning
         if not self.is_search or pruning is None:
             return None
@@ -169,7 +188,7 @@ class Session:
         trials = [trial for corpus in sorted(set().union(*known.values())) for trial in trials_of(self.study, corpus)]
         return [trial for trial in trials if trial.fingerprint in known[trial.recipe.data]]
 
-    def _place_on_scale(self) -> Place:
+    def _place_on_scale(self) -> "Place":
         scale = self.study.study.scale
         return replace(self.place(), device="cuda" if scale.gpus_per_worker else "cpu", scale=scale)
 

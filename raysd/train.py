@@ -21,12 +21,14 @@ from raysd.model.augment import AugmentBatch, apply
 from raysd.model.draws import Draws, permutation
 from raysd.model.encoders import build_encoder
 from raysd.model.losses import build_objective
-from raysd.model.norms import set_micro_batch, synchronise
+from raysd.model.norms import keep_from_compiling, set_micro_batch, synchronise
 from raysd.model.perturb import KINDS, perturb
 from raysd.model.segments import num_frames, score_starts, train_starts
 from raysd.model.spectra import Spectra
 from raysd.parallel import Scale, average_gradients, from_first, gather, rank, share
 from raysd.recipe import Recipe, Training
+
+keep_from_compiling()
 
 
 class NonFiniteLoss(ArithmeticError):

@@ -7,7 +7,6 @@ LeVeque (1979), in float64. `moments_2C` are mean and variance of the whole batc
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +38,6 @@ def synchronise(module: nn.Module) -> None:
     """
     if world() == 1:
         return
-    _keep_from_compiling()
     for parent in list(module.modules()):
         for name, norm in parent.named_children():
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -50,9 +48,12 @@ def synchronise(module: nn.Module) -> None:
                 parent.register_module(name, shared.train(norm.training))
 
 
-@lru_cache(maxsize=1)
-def _keep_from_compiling() -> None:
-    """torch.compile cannot see through what workers say to each other. Done late: its import takes a second."""
+def keep_from_compiling() -> None:
+    """torch.compile cannot see through what workers say to each other.
+
+    To be called once, before there is a process group: to import torch's compiler beside the threads of one makes some
+    processes abort at their end. Not done here, because that import takes a second, and most commands train nothing.
+    """
     forward = torch.compiler.disable(SynchronisedBatchNorm.forward)
     SynchronisedBatchNorm.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -5,6 +5,8 @@
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -48,6 +50,16 @@ class SearchLog:
         self.results, self.name = results, name
         self._storage = open_storage(results.root)
         self._folder = f"searches/{name}"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this process runs the search. Raises BadInput where another does; object storage cannot tell."""
+        with self._storage.lock(self._folder, wait=False) as held:
+            if not held:
+                raise BadInput(
+                    f"{self.results}: another run of the search {self.name} is under way; wait for its end, or stop it"
+                )
+            yield
 
     def write(self, suggestion: Suggestion) -> None:
         """Keeps a suggestion, or what became of it."""

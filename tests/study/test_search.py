@@ -211,6 +211,14 @@ def test_optuna_knows_what_was_pruned_and_what_runs(load: Load, tmp_path: Path) 
     assert search.suggestions[1].value == 0.1
 
 
+def test_one_process_at_a_time_runs_a_search(load: Load, tmp_path: Path) -> None:
+    first, second = (StudySearch(load(), "data", Results(tmp_path / "results")).log for _ in range(2))
+    with first.alone(), pytest.raises(BadInput, match="another run of the search s-"), second.alone():
+        pytest.fail("both run it")
+    with second.alone():
+        assert second.read() == []
+
+
 def test_an_oracle_is_told_by_its_own_metric(load: Load, tmp_path: Path) -> None:
     study = load(search={"suggestions": 2, "oracle": True})
     search = StudySearch(study, "data", Results(tmp_path / "results"))
