@@ -54,7 +54,7 @@ class SearchLog:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While this process runs the search. Raises BadInput where another does; object storage cannot tell."""
-        with self._storage.lock(self._folder, wait=False) as held:
+        with self._storage.lock(f"work/{self.name}", wait=False) as held:
             if not held:
                 raise BadInput(
                     f"{self.results}: another run of the search {self.name} is under way; wait for its end, or stop it"
