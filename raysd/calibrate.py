@@ -3,20 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 import torch
 from torch import nn
 
-from raysd.detect.proxies import arranged
 from raysd.errors import BadInput
 from raysd.model.norms import set_micro_batch
-from raysd.model.perturb import KINDS
 from raysd.model.spectra import Spectra
 from raysd.recipe import Recipe
 from raysd.study.cost import Rate, embedding_shape, training_shape
 from raysd.train import Detector, TrainingSet, batch_loss, batches, embed, parameter_groups
-from raysd.trial import Place, clip_classes, model_groups, used_recipe, warm_spectra, warm_store
+from raysd.trial import Place, model_groups, prepared, used_recipe, warm_spectra, warm_store
 
 SECONDS = 120.0
 """Of a calibration, shared among all that is measured."""
@@ -54,10 +53,8 @@ def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], N
     store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
     spectra = warm_spectra(store, recipe.features, place.device)
     _, row_N = next(model_groups(recipe, store.clips))
-    clips = arranged(store.clips.loc[row_N], recipe.train.held_out, KINDS)
-    class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, clips))
-    row_N = torch.tensor(clips.loc[clips["split"] == "train", "row"].to_numpy())
-    data = TrainingSet(row_N.to(spectra.device), class_N.to(spectra.device), own_MC.shape[1])
+    clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
+    data = replace(data, row_N=data.row_N.to(spectra.device), label_N=data.label_N.to(spectra.device))
     detector = Detector(used, spectra, data, seed=0).to(spectra.device)
     set_micro_batch(detector, place.scale.micro_batch and 2 * place.scale.micro_batch)
 

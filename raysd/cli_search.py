@@ -1,6 +1,7 @@
 """The commands `report` and `promote`."""
 
 import shlex
+import sys
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated
@@ -107,9 +108,9 @@ def _given(results: str, data_root: Path | None, cache: Path) -> list[str]:
 
 def _command() -> str:
     """The command line as records keep it: without folders and credentials."""
-    from raysd.results.provenance import provenance
+    from raysd.results.provenance import words_of
 
-    return shlex.join(provenance()["command"])
+    return shlex.join(words_of(sys.argv))
 
 
 def _tell(text: str) -> None:

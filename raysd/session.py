@@ -111,14 +111,13 @@ class Session:
 
     def search(self) -> StudySearch:
         """The study's search, as far as it has come. The clips are decoded."""
-        fingerprint = self.fingerprint(self.study.baseline.recipe)
-        return StudySearch(self.study, fingerprint or "", self.results)
+        return StudySearch(self.study, self.fingerprint(self.study.baseline.recipe) or "", self.results)
 
     @contextmanager
     def searching(self) -> Iterator[StudySearch | None]:
         """The search, which no other process runs meanwhile; None where the study is none."""
         if self.is_search:
-            with self.search().log.alone():
+            with SearchLog(self.results, self._search_name()).alone():
                 yield self.search()
         else:
             yield None
@@ -162,14 +161,16 @@ class Session:
                 written += self.results.write(scored(Run(trial, self.place(), datetime.now(UTC)), embeddings))
         return written, untrained
 
+    def _search_name(self) -> str:
+        return search_name(self.study, self.fingerprint(self.study.baseline.recipe) or "")
+
     def _judging(self) -> "Judging | None":
         from raysd.trial import Judging
 
         pruning = self.study.study.pruning
         if not self.is_search or pruning is None:
             return None
-        log = search_name(self.study, self.fingerprint(self.study.baseline.recipe) or "")
-        return Judging(log, objective_metric(self.study), pruning.first_epochs, pruning.reduction)
+        return Judging(self._search_name(), objective_metric(self.study), pruning.first_epochs, pruning.reduction)
 
     def _rescorable(self) -> list[Trial]:
         """The study's trials on the corpus at hand; without a data root on all corpora that the results hold of it."""

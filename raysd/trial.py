@@ -139,10 +139,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
         raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
     spectra = warm_spectra(store, recipe.features, place.device)
     for name, row_N in model_groups(recipe, store.clips):
-        clips = arranged(store.clips.loc[row_N], recipe.train.held_out, KINDS)
-        class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, clips))
-        train_N = clips["split"] == "train"
-        data = TrainingSet(torch.tensor(clips.loc[train_N, "row"].to_numpy()), class_N, own_MC.shape[1])
+        clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
         checkpoint = results.checkpoint(trial.training_key, name)
         keeps = _keeps(trial, place, spectra, clips, own_MC)
         detector, epochs = train(recipe, spectra, data, trial.seed, checkpoint, on_epoch, place.scale, keeps)
@@ -317,6 +314,14 @@ def model_groups(recipe: Recipe, clips: pd.DataFrame) -> Iterator[tuple[str, np.
         return
     for machine, group in clips.groupby("machine"):
         yield str(machine), group.index.to_numpy(dtype=np.int64, copy=True)
+
+
+def prepared(recipe: Recipe, clips: pd.DataFrame) -> tuple[pd.DataFrame, TrainingSet, torch.Tensor]:
+    """Of one model's clips: all that is embedded, as `arranged`; what is trained on; `clip_classes`' second array."""
+    clips = arranged(clips, recipe.train.held_out, KINDS)
+    class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, clips))
+    row_N = torch.tensor(clips.loc[clips["split"] == "train", "row"].to_numpy())
+    return clips, TrainingSet(row_N, class_N, own_MC.shape[1]), own_MC
 
 
 def clip_classes(recipe: Recipe, clips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -45,11 +45,16 @@ def provenance(
         "host": platform.node(),
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
-        "command": [_without_folder(redacted(word)) for word in (sys.argv if command is None else command)],
+        "command": words_of(sys.argv if command is None else command),
         "skipped": list(skipped),
         "train_sets": train_sets,
         "checkpoint": CHECKPOINT_RULE,
     }
+
+
+def words_of(command: Sequence[str]) -> list[str]:
+    """The words of a command line as they are kept and passed on: without folders and credentials."""
+    return [_without_folder(redacted(word)) for word in command]
 
 
 def _without_folder(word: str) -> str:
