@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Protocol
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,25 @@ _INDEX = pa.schema(
 )
 
 
+class Listing(Protocol):
+    """Which recordings a store is made of, and how they are decoded."""
+
+    @property
+    def sample_rate_hz(self) -> int: ...
+    @property
+    def channel(self) -> int | Literal["mean"]: ...
+    @property
+    def dtype(self) -> Literal["int16", "float16"]: ...
+
+    def scan(self, root: Path) -> list[Clip]:
+        """All clips under `root`, sorted by path. Raises BadInput for a folder that has no such clips."""
+        ...
+
+    def require(self, root: Path, clips: list[Clip]) -> None:
+        """Raises BadInput where the clips that could be decoded are not enough for what they are for."""
+        ...
+
+
 class Data(Settings):
     """Which recordings, and how they are decoded."""
 
@@ -81,6 +100,14 @@ class Data(Settings):
     def _canonical(cls, machines: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if machines is None else tuple(sorted(set(machines)))
 
+    def scan(self, root: Path) -> list[Clip]:
+        """See `layouts.scan`."""
+        return scan(root, self.year, self.machines, self.additional)
+
+    def require(self, root: Path, clips: list[Clip]) -> None:
+        """See `layouts.require_train_and_test`."""
+        require_train_and_test(root, clips)
+
 
 class BadClips(BadInput):
     """Clips that cannot be used."""
@@ -92,7 +119,7 @@ class BadClips(BadInput):
 class Store:
     """An opened store."""
 
-    def __init__(self, root: Path, data: Data, folder: Path) -> None:
+    def __init__(self, root: Path, data: Listing, folder: Path) -> None:
         about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         self.root = root
         self.data = data
@@ -140,7 +167,7 @@ class Store:
 
 def open_store(
     root: Path,
-    data: Data,
+    data: Listing,
     cache: Path,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -154,7 +181,7 @@ def open_store(
     one with too little room, before anything is decoded. Raises BadClips for clips that cannot be decoded, all of them,
     unless `skip_bad` leaves those out.
     """
-    clips = _scan(root, data)
+    clips = data.scan(root)
     folder = cache / _key(root, data, clips)
     if not folder.is_dir():
         try:
@@ -167,21 +194,17 @@ def open_store(
     return _open(root, data, folder, skip_bad, len(clips))
 
 
-def known_fingerprint(root: Path, data: Data, cache: Path, skip_bad: bool = False) -> str | None:
+def known_fingerprint(root: Path, data: Listing, cache: Path, skip_bad: bool = False) -> str | None:
     """The fingerprint that `open_store` would give, where the store is built already; reads no audio, builds nothing.
 
     Raises BadInput as `open_store` does for a folder without such clips and for bad clips that are known already.
     """
-    clips = _scan(root, data)
+    clips = data.scan(root)
     folder = cache / _key(root, data, clips)
     return _open(root, data, folder, skip_bad, len(clips)).fingerprint if folder.is_dir() else None
 
 
-def _scan(root: Path, data: Data) -> list[Clip]:
-    return scan(root, data.year, data.machines, data.additional)
-
-
-def _key(root: Path, data: Data, clips: list[Clip]) -> str:
+def _key(root: Path, data: Listing, clips: list[Clip]) -> str:
     """Names a store: the listing with sizes and times of change, and the decoding."""
     digest = hashlib.sha256(json.dumps([FORMAT, _decoding(data)]).encode())
     for clip in clips:
@@ -194,11 +217,11 @@ def _key(root: Path, data: Data, clips: list[Clip]) -> str:
     return digest.hexdigest()[:20]
 
 
-def _decoding(data: Data) -> dict[str, Any]:
+def _decoding(data: Listing) -> dict[str, Any]:
     return {"sample_rate_hz": data.sample_rate_hz, "channel": data.channel, "dtype": data.dtype}
 
 
-def _open(root: Path, data: Data, folder: Path, skip_bad: bool, of: int) -> Store:
+def _open(root: Path, data: Listing, folder: Path, skip_bad: bool, of: int) -> Store:
     """A store that is built already, of a listing of `of` clips."""
     try:
         store = Store(root, data, folder)
@@ -226,7 +249,7 @@ def _refuse(root: Path, bad: list[tuple[str, str]], of: int) -> NoReturn:
 
 def _build(
     root: Path,
-    data: Data,
+    data: Listing,
     clips: list[Clip],
     folder: Path,
     skip_bad: bool,
@@ -249,7 +272,7 @@ def _build(
             offset += entry.length
     if bad and not (skip_bad and kept):
         _refuse(root, bad, len(clips))
-    require_train_and_test(root, kept)
+    data.require(root, kept)
     pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX), building / "index.parquet")
     about = {"fingerprint": _fingerprint(data, rows), "clips": len(rows), "skipped": bad}
     (building / "store.json").write_text(json.dumps(about), encoding="utf-8")
@@ -260,13 +283,13 @@ def _build(
     (folder / JOURNAL).unlink()  # only now: without it, a build that is killed before would start anew
 
 
-def _building(root: Path, data: Data, folder: Path) -> Path:
+def _building(root: Path, data: Listing, folder: Path) -> Path:
     """The hidden folder in which the store is built: the one that was begun for it, or a new one.
 
     Its name also says what was asked of which data root. A build that was begun for the same, when the clips there were
     others, will never be continued: it is removed, unless a process is still at it.
     """
-    asked = [str(root.resolve()), data.year, data.machines, data.additional, _decoding(data)]
+    asked = [str(root.resolve()), repr(data)]
     prefix = f".building-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}-"
     building = next(folder.parent.glob(f".building-*-{folder.name}"), folder.with_name(prefix + folder.name))
     for other in folder.parent.glob(f"{prefix}*"):
@@ -293,7 +316,7 @@ def _row(clip: Clip, entry: Written, offset: int) -> dict[str, Any]:
     }
 
 
-def _fingerprint(data: Data, rows: list[dict[str, Any]]) -> str:
+def _fingerprint(data: Listing, rows: list[dict[str, Any]]) -> str:
     """What is trained on and scored. Not what only the truth lists say of test clips: a trial needs none of it."""
     names = ("path", "checksum", "machine", "section", "part", "split", "attributes")
     clips = [[*(row[name] for name in names), row["domain"] if row["split"] == "train" else None] for row in rows]
