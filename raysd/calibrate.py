@@ -9,6 +9,7 @@ from itertools import count
 import torch
 from torch import nn
 
+from raysd import initial
 from raysd.errors import BadInput
 from raysd.model.norms import set_micro_batch
 from raysd.model.spectra import Spectra
@@ -55,12 +56,13 @@ def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], N
     _, row_N = next(model_groups(recipe, store.clips))
     clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
     data = replace(data, row_N=data.row_N.to(spectra.device), label_N=data.label_N.to(spectra.device))
-    detector = Detector(used, spectra, data, seed=0).to(spectra.device)
+    weights = initial.read(recipe.pretrained, place.cache, place.results_root)
+    detector = Detector(used, spectra, data, 0, weights).to(spectra.device)
     set_micro_batch(detector, place.scale.micro_batch and 2 * place.scale.micro_batch)
 
     seconds = max(end - time.perf_counter(), 0.0)  # the log-mels of many clips take their time
     items_per_second = None
-    if type(recipe.encoder).trains:
+    if recipe.trains:
         if used.train.channels_last:
             detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if place.scale.compile:
@@ -81,7 +83,8 @@ def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], N
 
 def _steps(recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet) -> Iterator[int]:
     """Trains, as raysd.train.train does, without end; gives the items of each step."""
-    optimiser = torch.optim.AdamW(parameter_groups(detector, recipe.train), lr=0.0)  # so that it stays finite
+    groups = [group for _, group in parameter_groups(detector, recipe)]
+    optimiser = torch.optim.AdamW(groups, lr=0.0)  # so that it stays finite
     limit = recipe.train.clip_grad_norm or math.inf
     detector.train()
     for epoch in count():

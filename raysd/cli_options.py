@@ -83,12 +83,11 @@ def open_session(
     """The study with its data and its results; raises BadInput for what cannot be used."""
     from raysd.results.storage import absolute
     from raysd.results.store import Results
-    from raysd.session import Session
+    from raysd.session import open_study
     from raysd.settings import parse_assignments
-    from raysd.study.design import load_study
 
-    loaded = load_study(study, parse_assignments(set_ or []), profile, seed_numbers(seeds))
-    return Session(loaded, Results(absolute(results)), data_root and data_root.resolve(), cache.resolve(), skip_bad)
+    changes, root = parse_assignments(set_ or []), Results(absolute(results))
+    return open_study(study, changes, profile, seed_numbers(seeds), data_root, root, cache, skip_bad)
 
 
 def seed_numbers(seeds: str | None) -> tuple[int, ...] | None:

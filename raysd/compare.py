@@ -17,6 +17,7 @@ from rich.text import Text
 
 from raysd.detect.metrics import ALL_MACHINES, averaging
 from raysd.errors import BadInput, nearest
+from raysd.initial import Checkpoints
 from raysd.recipe import recipe_key
 from raysd.results.launches import read_launches
 from raysd.results.store import Results
@@ -159,7 +160,7 @@ def compare(
 
 def _side(what: str, results: Results, changes: Changes | None, profile: str | None) -> Side:
     name, commit = (what, "") if Path(what).is_file() or "@" not in what else what.rsplit("@", 1)
-    study = _study(name, changes, profile)
+    study = _study(name, changes, profile, results)
     names: dict[str, str] = {}
     if study and study.study.search is None:
         mine = _by_recipe(study, names)
@@ -188,7 +189,7 @@ def _side(what: str, results: Results, changes: Changes | None, profile: str | N
     return Side(what, str(results), trials, _about(rows, latest), study.study.metric if study else "official")
 
 
-def _study(name: str, changes: Changes | None, profile: str | None) -> LoadedStudy | None:
+def _study(name: str, changes: Changes | None, profile: str | None, results: Results) -> LoadedStudy | None:
     """The study's file; None where there is none, and the records have to know the name."""
     try:
         find_study(name)
@@ -196,7 +197,7 @@ def _study(name: str, changes: Changes | None, profile: str | None) -> LoadedStu
         if changes or Path(name).suffix in (".yaml", ".yml"):
             raise
         return None
-    return load_study(name, changes, profile)
+    return load_study(name, changes, profile, pin=Checkpoints(results).pinned)
 
 
 def _by_recipe(study: LoadedStudy, names: dict[str, str]) -> Callable[[dict[str, Any]], bool]:

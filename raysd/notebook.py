@@ -23,9 +23,9 @@ from raysd.recipe import NUMERICS, recipe_key
 from raysd.results import search_table, store, tables
 from raysd.results.storage import absolute
 from raysd.running import run_missing
-from raysd.session import Session
+from raysd.session import Session, open_study
 from raysd.study import plan
-from raysd.study.design import Trial, load_study, trials_of
+from raysd.study.design import Trial, trials_of
 from raysd.study.print_plan import render
 
 _WIDTH = 160  # of what is printed, in characters
@@ -124,13 +124,9 @@ class Study:
         `set` changes settings of the baseline or of the study: `{"train.epochs": 20}`. `data_root` is where the clips
         are; without it, only what the results hold can be asked for. Raises BadInput for what cannot be used.
         """
-        loaded = load_study(study, dict(set or {}), profile, None if seeds is None else tuple(seeds))
-        root = None if data_root is None else Path(data_root).resolve()
-        return cls(
-            Session(
-                loaded, store.Results(absolute(str(results))), root, Path(cache or DEFAULT_CACHE).resolve(), skip_bad
-            )
-        )
+        numbers, root = None if seeds is None else tuple(seeds), None if data_root is None else Path(data_root)
+        place, kept = store.Results(absolute(str(results))), Path(cache or DEFAULT_CACHE)
+        return cls(open_study(study, dict(set or {}), profile, numbers, root, place, kept, skip_bad))
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,15 +17,18 @@ from rich.text import Text
 from raysd.study.design import Trial
 from raysd.study.plan import duration
 
+if TYPE_CHECKING:
+    from raysd.train import Epoch
+
 
 @contextmanager
-def bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that takes (done, in all); it appears with the first call, and only on a terminal."""
+def bar(console: Console, title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar that takes (done, in all or None); it appears with the first call, and only on a terminal."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = None
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int | None) -> None:
             nonlocal task
             if task is None:
                 task = progress.add_task(title, total=total)
@@ -125,6 +128,34 @@ class StudyProgress:
         left = f"  about {duration(elapsed * (self._total / (settled + share) - 1))} left" if settled + share else ""
         given_up = f"{self._given_up} given up, " if self._given_up else ""
         return f"{self._done} done, {given_up}{self._failed} failed, {len(running)} running, {waiting} waiting{left}"
+
+
+class EpochProgress:
+    """The epochs of one training: a bar with loss, speed and the time left; elsewhere now and then a line of them."""
+
+    def __init__(self, console: Console, epochs: int, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._console, self._epochs, self._heartbeat_seconds = console, epochs, heartbeat_seconds
+        said = TextColumn("{task.fields[said]}")
+        self._progress = Progress(BarColumn(), said, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task("", total=epochs, said="starting")
+        self._due = 0.0
+
+    def __enter__(self) -> "EpochProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._progress.stop()
+
+    def epoch(self, epoch: "Epoch") -> None:
+        """One has ended."""
+        left = duration(epoch.seconds * (self._epochs - epoch.epoch))
+        said = f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.loss:.3f}  {epoch.clips_per_second:.0f} clips/s"
+        said += f"  about {left} left" if epoch.epoch < self._epochs else f"  {duration(epoch.seconds)} for the last"
+        self._progress.update(self._task, completed=epoch.epoch, said=said)
+        if not self._console.is_terminal and (time.monotonic() >= self._due or epoch.epoch == self._epochs):
+            self._due = time.monotonic() + self._heartbeat_seconds
+            self._console.print(said, soft_wrap=True, highlight=False)
 
 
 def _name(trial: Trial) -> str:

@@ -5,17 +5,21 @@ Each part's settings stand beside the code they steer (features in model/feature
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysd.data.store import Data
 from raysd.detect.scores import NearestNeighbours, Scoring
+from raysd.errors import nearest
 from raysd.model.augment import Augment
 from raysd.model.encoders import Encoder, MobileFaceNet
 from raysd.model.features import Features
 from raysd.model.losses import Loss
+from raysd.model.pretrained import NONE, OWN_PREFIX, PUBLISHED_PREFIX, Tuning
+from raysd.model.published import PUBLISHED
 from raysd.model.segments import Segments
 from raysd.settings import Settings, flatten
 
@@ -57,6 +61,11 @@ class Recipe(Settings):
     segments: Segments = Segments()
     augment: Augment = Augment()
     encoder: Encoder = MobileFaceNet()
+    pretrained: str = NONE
+    """The weights that the encoder starts from. none: random ones. audioset:NAME: published AudioSet weights (`raysd
+    weights list`). checkpoint:NAME: the result of `raysd pretrain` of that name, or key, in the results root; or the
+    path of a file with a dictionary of tensors, which the key of a trial covers by its content."""
+    tuning: Tuning = Tuning()
     loss: Loss = Loss()
     train: Training = Training()
     scoring: Scoring = NearestNeighbours()
@@ -71,14 +80,49 @@ class Recipe(Settings):
     def _training_text(self) -> str:
         return _canonical({path: value for path, value in flatten(self).items() if not path.startswith("scoring.")})
 
+    @property
+    def trains(self) -> bool:
+        """Whether training changes the encoder, so that it is done at all."""
+        return type(self.encoder).trains and (self.tuning.mode != "frozen" or bool(self.encoder.head))
+
+    @field_validator("pretrained")
+    @classmethod
+    def _known_weights(cls, named: str) -> str:
+        published = named.removeprefix(PUBLISHED_PREFIX)
+        if named.startswith(PUBLISHED_PREFIX) and published not in PUBLISHED:
+            raise ValueError(f"unknown weights '{published}'; {nearest(published, PUBLISHED)}")
+        if named != NONE and not named.startswith((PUBLISHED_PREFIX, OWN_PREFIX)):
+            raise ValueError(f"expected none, audioset:NAME or checkpoint:NAME_OR_PATH, found '{named}'")
+        return named
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "Recipe":
+        if self.pretrained.startswith(PUBLISHED_PREFIX) and not self.tuning.partial:
+            row = PUBLISHED[self.pretrained.removeprefix(PUBLISHED_PREFIX)]
+            for part, wanted in (("encoder", row.encoder), ("features", row.features)):
+                found = getattr(self, part).model_dump()
+                for name, value in wanted.items():
+                    if found.get(name) != value:
+                        raise ValueError(f"pretrained {self.pretrained} needs {part}.{name} {value}")
+        return self
+
     @model_validator(mode="after")
     def _probabilities_to_read(self) -> "Recipe":
         classified = self.loss.classification is not None and self.loss.classification.weight > 0
-        if self.scoring.name == "class_logit" and not (classified and type(self.encoder).trains):
+        if self.scoring.name == "class_logit" and not (classified and self.trains):
             raise ValueError(
                 "scoring.name class_logit needs a trained encoder and a loss.classification of weight above 0"
             )
         return self
+
+
+def pin_all(values: Any, pin: Callable[[str], str]) -> Any:
+    """Nested plain values with `pin` applied to every text in them that names a checkpoint."""
+    if isinstance(values, Mapping):
+        return {key: pin_all(value, pin) for key, value in values.items()}
+    if isinstance(values, list):
+        return [pin_all(value, pin) for value in values]
+    return pin(values) if isinstance(values, str) and values.startswith(OWN_PREFIX) else values
 
 
 def recipe_key(recipe: Recipe) -> str:

@@ -32,6 +32,8 @@ def run_missing(session: Session, console: Console, command: tuple[str, ...]) ->
     from raysd.scale.tune import run_trials  # ray takes seconds to import
 
     session.results.writable()
+    with bar(console, "fetching weights") as fetched:
+        session.bring_weights(lambda line: console.print(line, highlight=False, soft_wrap=True), fetched)
     note_launch(session)
     with session.searching() as search, StudyProgress(console, wanted) as watch:
         budget = budget_of(session.study.study, planned)

@@ -7,13 +7,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from raysd.data.store import Data, Store, known_fingerprint, open_store
+from raysd.data.transfer import Tell
 from raysd.errors import BadInput
+from raysd.initial import Checkpoints
 from raysd.parallel import Scale
 from raysd.recipe import NUMERICS, Recipe, recipe_key
 from raysd.results.search_table import SearchTable
@@ -21,7 +24,7 @@ from raysd.results.searches import SearchLog
 from raysd.results.store import Results
 from raysd.results.tables import StudyTable, study_tables
 from raysd.study.cost import COLUMNS, Clips, Hardware, Rate, Speeds, paid_seconds, sample
-from raysd.study.design import LoadedStudy, Trial, trials_of
+from raysd.study.design import LoadedStudy, Trial, load_study, trials_of
 from raysd.study.plan import Plan, Room, make_plan
 from raysd.study.search import StudySearch, objective_metric, search_name
 from raysd.study.searched import search_tables
@@ -40,8 +43,19 @@ class Session:
     data_root: Path | None
     cache: Path
     skip_bad: bool = False
+    checkpoints: Checkpoints | None = None
+    """What named the study's weights, where it names some by path."""
     _stores: dict[Data, Store] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Those that were opened: to find one again lists and stats every clip of the corpus."""
+
+    @cached_property
+    def weights(self) -> Checkpoints:
+        """Those that recipes start from."""
+        return self.checkpoints or Checkpoints(self.results)
+
+    def bring_weights(self, tell: Callable[[str], None], progress: Tell) -> None:
+        """Has the weights that missing trials start from where these run; see `Checkpoints.bring`."""
+        self.weights.bring((trial.recipe for trial in self.missing()), self.cache, tell, progress)
 
     def decode(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Builds the stores that the study's trials read, where they are not there yet."""
@@ -57,8 +71,10 @@ class Session:
         """What is there, what is missing, and what it would cost; `rates` are what a calibration found."""
         results, known, scale = self.results, self._known(), self.study.study.scale
         trials, all_done = trials_of(self.study, lambda recipe: known[recipe.data] or ""), results.done()
+        study = replace(self.study, notes=(*self.study.notes, *self._waiting()))
+        trials = [trial for trial in trials if self.weights.ready(trial.recipe)]
         if not all(known.values()):
-            return make_plan(self.study, trials, data_known=False, sizes=results.sizes())
+            return make_plan(study, trials, data_known=False, sizes=results.sizes())
         own = [trial for trial in trials if trial.key in all_done]
         keys = sample(own, all_done - {trial.key for trial in own})
         rows = results.rows(COLUMNS, keys)
@@ -68,7 +84,7 @@ class Session:
         own_rows = [row for row in rows if row["key"] in own_keys]
         paid = paid_seconds(own_rows) * len(own) / len(own_rows) if own_rows else None
         return make_plan(
-            self.study,
+            study,
             trials,
             done=all_done,
             trained=results.trained(),
@@ -98,10 +114,12 @@ class Session:
     def missing(self) -> list[Trial]:
         """The trials that are not in the results, in the order in which they are to be run. The clips are decoded.
 
-        Of a search those of its references alone: `search` gives the others.
+        Of a search those of its references alone: `search` gives the others. Those whose weights are not there yet are
+        left out.
         """
         known, done = self._known(), self.results.done()
         trials = trials_of(self.study, lambda recipe: known[recipe.data] or "")
+        trials = [trial for trial in trials if self.weights.ready(trial.recipe)]
         return [t for t in trials if t.key not in done and not (self.is_search and t.role == "baseline")]
 
     @property
@@ -160,6 +178,14 @@ class Session:
             else:
                 written += self.results.write(scored(Run(trial, self.place(), datetime.now(UTC)), embeddings))
         return written, untrained
+
+    def _waiting(self) -> list[str]:
+        """What a reader should know of variants whose weights are not there."""
+        rows = [row for row in self.study.variants if not self.weights.ready(row.recipe)]
+        return [
+            f"'{row.name}' waits for {row.recipe.pretrained}: make it with raysd pretrain, and give the same --results"
+            for row in rows
+        ]
 
     def _search_name(self) -> str:
         return search_name(self.study, self.fingerprint(self.study.baseline.recipe) or "")
@@ -234,6 +260,22 @@ class Session:
             data: opened.get(data) or known_fingerprint(self.data_root, data, self.cache, self.skip_bad)
             for data in self._data()
         }
+
+
+def open_study(
+    study: str | Path,
+    overrides: dict[str, Any],
+    profile: str | None,
+    seeds: tuple[int, ...] | None,
+    data_root: Path | None,
+    results: Results,
+    cache: Path,
+    skip_bad: bool = False,
+) -> Session:
+    """A study (see `load_study`) with its data and its results; raises BadInput for what cannot be used."""
+    checkpoints = Checkpoints(results)
+    loaded = load_study(study, overrides, profile, seeds, checkpoints.pinned)
+    return Session(loaded, results, data_root and data_root.resolve(), cache.resolve(), skip_bad, checkpoints)
 
 
 def _gpu() -> str | None:

@@ -19,10 +19,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raysd.model.augment import AugmentBatch, apply
 from raysd.model.draws import Draws, permutation
-from raysd.model.encoders import build_encoder
+from raysd.model.encoding import build_encoder
+from raysd.model.features import EfficientATMel
 from raysd.model.losses import build_objective
 from raysd.model.norms import keep_from_compiling, set_micro_batch, synchronise
 from raysd.model.perturb import KINDS, perturb
+from raysd.model.pretrained import LoadReport, Weights, depth_groups, load, set_trained
 from raysd.model.segments import num_frames, score_starts, train_starts
 from raysd.model.spectra import Spectra
 from raysd.parallel import Scale, average_gradients, from_first, gather, rank, share
@@ -73,13 +75,22 @@ class TrainingSet:
 class Detector(nn.Module):
     """What training makes: the encoder, its objective, and the normalisation of the log-mel."""
 
-    def __init__(self, recipe: Recipe, spectra: Spectra, data: TrainingSet, seed: int) -> None:
+    def __init__(
+        self, recipe: Recipe, spectra: Spectra, data: TrainingSet, seed: int, weights: Weights | None = None
+    ) -> None:
+        """`weights` are those that recipe.pretrained names. Raises BadInput where they do not fit the encoder."""
         super().__init__()
-        bands = recipe.features.num_bands
+        bands = spectra.log_mel.num_bands
         self.encoder = build_encoder(recipe.encoder, bands, seed)
+        self.loaded: LoadReport | None = None
+        if weights is not None:
+            self.loaded = load(self.encoder, weights, recipe.features, recipe.encoder.head, recipe.tuning.partial)
+        set_trained(self.encoder, self.loaded, recipe.tuning.mode == "frozen", recipe.encoder.head)
         self.objective = build_objective(recipe.loss, self.encoder, data.num_classes, seed)
         mean_F1, std_F1 = torch.zeros(bands, 1), torch.ones(bands, 1)
-        if recipe.features.normalise != "none":
+        if recipe.features.normalise == "fixed":
+            mean_F1, std_F1 = mean_F1 + EfficientATMel.MEAN, std_F1 * EfficientATMel.STD
+        elif recipe.features.normalise != "none":
             mean_F1, std_F1 = spectra.statistics(data.row_N.tolist(), recipe.features.normalise == "band")
         self.register_buffer("mean_F1", mean_F1)
         self.register_buffer("std_F1", std_F1)
@@ -100,8 +111,9 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     scale: Scale = Scale(),
     keeps: Callable[[int, Detector], bool] = lambda epochs, detector: True,
+    weights: Weights | None = None,
 ) -> tuple[Detector, list[Epoch]]:
-    """A detector trained on the clips of `data`, and its history.
+    """A detector trained on the clips of `data`, from `weights` if there are some, and its history.
 
     After every epoch but the last `keeps` is asked, with the number of epochs and the detector as it would score,
     whether to go on; where it says no, GivenUp is raised. Its answer has to be the same on every worker.
@@ -112,17 +124,18 @@ def train(
     """
     settings, device = recipe.train, spectra.device
     data = replace(data, row_N=data.row_N.to(device), label_N=data.label_N.to(device))
-    detector = Detector(recipe, spectra, data, seed).to(device)
+    detector = Detector(recipe, spectra, data, seed, weights).to(device)
     synchronise(detector)
     set_micro_batch(detector, scale.micro_batch and 2 * scale.micro_batch)  # two views of each item
-    if not type(recipe.encoder).trains:
+    if not recipe.trains:
         return detector.eval(), []
     if settings.channels_last:
         detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     averaged = None
     if settings.ema is not None:
         averaged = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-    optimiser = torch.optim.AdamW(parameter_groups(detector, settings), lr=settings.learning_rate)
+    groups = parameter_groups(detector, recipe)
+    optimiser = torch.optim.AdamW([group for _, group in groups], lr=settings.learning_rate)
     if scale.compile:
         detector.encoder.compile()
     state = nn.ModuleDict({"detector": detector, **({"averaged": averaged} if averaged else {})})
@@ -136,10 +149,12 @@ def train(
             raise GivenUp(f"after {epoch} epochs")
         began, losses, norm = time.perf_counter(), [], 0.0
         detector.train()
+        only_new = recipe.tuning.only_new(epoch)
+        set_trained(detector.encoder, detector.loaded, only_new, recipe.encoder.head)
         for step, item_G in enumerate(batches(seed, epoch, num_items, settings.batch_size)):
             rate = learning_rate(settings, epoch * steps + step, steps)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            for group, (factor, _) in zip(optimiser.param_groups, groups, strict=True):
+                group["lr"] = rate * factor
             loss, parts = batch_loss(recipe, detector, spectra, data, seed, epoch, item_G.to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -194,7 +209,7 @@ def batch_loss(
 def augmented_view(recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, draws: Draws) -> Tensor:
     """spec_BFT, normalised: one augmented view of a segment of each item's clip."""
     rows_N = data.row_N
-    frames = num_frames(recipe.segments.train_seconds, recipe.data.sample_rate_hz, recipe.features.hop_samples)
+    frames = num_frames(recipe.segments.train_seconds, spectra.log_mel.rate_hz, spectra.log_mel.hop_samples)
 
     def cut(row_B: Tensor, stream: str) -> Tensor:
         start_B = train_starts(recipe.segments, draws, spectra.frames_N[row_B], stream, frames)
@@ -225,7 +240,7 @@ def embed(
     """
     detector.eval()
     segments, device = recipe.segments, spectra.device
-    classified = type(recipe.encoder).trains and detector.objective.classification is not None
+    classified = recipe.trains and detector.objective.classification is not None
     frames_M = spectra.frames_N[row_M.to(device)].cpu()
     perturbation_M = torch.full_like(row_M, -1) if perturbation_M is None else perturbation_M
     z_MD, log_probability_M, order = [], [], []
@@ -233,7 +248,7 @@ def embed(
     for length, perturbation in alike.unique(dim=0).tolist():  # clips of one length fit one tensor
         frames = length
         if segments.score_seconds is not None:
-            frames = num_frames(segments.score_seconds, recipe.data.sample_rate_hz, recipe.features.hop_samples)
+            frames = num_frames(segments.score_seconds, spectra.log_mel.rate_hz, spectra.log_mel.hop_samples)
         start_K = score_starts(segments, length, frames).to(device)
         num_starts = len(start_K)
         at_once = max(1, 8192 // (frames * num_starts))  # about the memory of a training batch
@@ -275,13 +290,22 @@ def learning_rate(settings: Training, step: int, steps_per_epoch: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-def parameter_groups(detector: nn.Module, settings: Training) -> list[dict]:
-    """AdamW's groups: decay for weight matrices and kernels, none for biases, norms and other vectors."""
-    trained = [p for p in detector.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(detector: Detector, recipe: Recipe) -> list[tuple[float, dict]]:
+    """AdamW's groups, each with the factor of its learning rate.
+
+    Weight decay for matrices and kernels, none for biases, norms and other vectors.
+    """
+    layers = [(1.0, list(detector.parameters()))]
+    if recipe.tuning.depth_decay < 1:
+        own = list(detector.objective.parameters())
+        layers = [*depth_groups(detector.encoder, recipe.tuning.depth_decay), (1.0, own)]
+    groups = []
+    for factor, parameters in layers:
+        trained = [p for p in parameters if p.requires_grad]
+        decayed, plain = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        groups.append((factor, {"params": decayed, "weight_decay": recipe.train.weight_decay}))
+        groups.append((factor, {"params": plain, "weight_decay": 0.0}))
+    return groups
 
 
 def precision(settings: Training, device: torch.device) -> str:

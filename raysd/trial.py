@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from raysd import initial
 from raysd.data.store import Data, Store, open_store
 from raysd.detect.metrics import headline_metrics, summarise
 from raysd.detect.proxies import arranged, objective_value, proxy_metrics
@@ -134,6 +135,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
     """
     recipe, history, tables = used_recipe(trial.recipe, place.scale), list[Epoch](), []
     results = Results(place.results_root)
+    weights = initial.read(recipe.pretrained, place.cache, place.results_root)
     store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
     if store.fingerprint != trial.fingerprint:
         raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
@@ -142,7 +144,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
         clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
         checkpoint = results.checkpoint(trial.training_key, name)
         keeps = _keeps(trial, place, spectra, clips, own_MC)
-        detector, epochs = train(recipe, spectra, data, trial.seed, checkpoint, on_epoch, place.scale, keeps)
+        detector, epochs = train(recipe, spectra, data, trial.seed, checkpoint, on_epoch, place.scale, keeps, weights)
         tables.append(_embedded(recipe, detector, spectra, clips, own_MC))
         history += epochs
     training = {
@@ -155,6 +157,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
             "precision": precision(recipe.train, torch.device(place.device)),
             "scale": place.scale.model_dump(mode="json"),
         },
+        "pretrained": weights and {"name": weights.name, **weights.origin, "report": str(detector.loaded)},
     }
     joined = pa.concat_tables(tables, promote_options="default")  # a machine without domains beside one with them
     return joined.replace_schema_metadata({"training": json.dumps(training)})
@@ -265,6 +268,7 @@ class Run:
         return self._record(
             skipped=[path for path, _ in training["skipped"]],
             trained_on=training.get("trained_on"),
+            pretrained=training.get("pretrained"),
             train_seconds=seconds,
             clips_per_second=items / seconds if seconds else None,
             history=history,
@@ -280,12 +284,14 @@ class Run:
         self,
         skipped: list[str] | None = None,
         trained_on: dict[str, Any] | None = None,
+        pretrained: dict[str, Any] | None = None,
         train_seconds: float = 0.0,
         **rest: Any,
     ) -> Record:
         trial, place, finished = self.trial, self.place, datetime.now(UTC)
         origin = provenance(skipped or (), place.command, train_sets(trial.recipe.data.additional))
         origin |= trained_on or {"device": place.device, "scale": place.scale.model_dump(mode="json")}
+        origin |= {"pretrained": pretrained} if pretrained else {}
         return Record(
             key=trial.key,
             training_key=trial.training_key,

@@ -257,7 +257,7 @@ def test_weights_decay_and_vectors_do_not(tiny_recipe: Recipe, spectra: Spectra,
     }
     recipe = changed(tiny_recipe, changes)
     detector = Detector(recipe, spectra, training_set, 0)
-    groups = parameter_groups(detector, recipe.train)
+    groups = [group for _, group in parameter_groups(detector, recipe)]
     name = {id(parameter): name for name, parameter in detector.named_parameters()}
     decayed, others = ([name[id(parameter)] for parameter in group["params"]] for group in groups)
     assert [group["weight_decay"] for group in groups] == [recipe.train.weight_decay, 0.0]

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysd.model.draws import Draws
-from raysd.model.encoders import EncoderModule
+from raysd.model.encoding import EncoderModule
 from raysd.settings import Settings
 
 Gather = Callable[[Tensor], Tensor]

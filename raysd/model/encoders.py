@@ -1,12 +1,9 @@
-"""Encoders: normalised log-mel in, one embedding per item out. The registry, and the networks of our own.
+"""Encoders: normalised log-mel in, one embedding per item out. The registry, and most of the networks.
 
 B items, F mel bands, T frames, C channels, D embedding. An encoder takes `spec_BFT` and gives `z_BD`, whatever T is.
 """
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -14,39 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysd.errors import BadInput
-from raysd.model.draws import Draws, stream_number
+from raysd.model.draws import Draws
+from raysd.model.encoding import EncoderModule, EncoderSettings, Width
+from raysd.model.mobilenet_v3 import MobileNetV3
 from raysd.model.norms import Units
 from raysd.settings import Settings
 
-Width = Annotated[float, Field(gt=0, le=8)]
 Stride = Annotated[int, Field(ge=1, le=8)]
 TimePooling = Literal["mean", "max", "mean_max", "mean_std", "gwrp"]
-
-
-class EncoderModule(nn.Module):
-    """A built encoder."""
-
-    embedding_dim: int
-
-    @abstractmethod
-    def forward(self, spec_BFT: Tensor, draws: Draws | None = None) -> Tensor:
-        """`z_BD`. `draws` is what dropout draws from in training; the other encoders ignore it."""
-
-
-class EncoderSettings(Settings):
-    """What every encoder's settings offer."""
-
-    trains: ClassVar[bool] = True
-    """False: nothing to train, so that the trial goes straight to its embeddings."""
-
-    @abstractmethod
-    def build(self, num_bands: int) -> EncoderModule:
-        """The network for `num_bands` mel bands, initialised from torch's global generator (see `build_encoder`)."""
-
-    @classmethod
-    @abstractmethod
-    def tiny(cls) -> "EncoderSettings":
-        """The smallest configuration that still has every part, for tests."""
 
 
 class Pooling(Settings):
@@ -157,6 +129,10 @@ class _Convolutional(EncoderModule):
         if settings.spectrum is not None:
             self.embed_spectrum = nn.Linear(settings.spectrum.size(num_bands), settings.spectrum.embedding_dim)
             self.embedding_dim += settings.spectrum.embedding_dim
+
+    def stages(self) -> list[nn.Module]:
+        beside = [self.embed_spectrum] if self.spectrum is not None else []
+        return [*self.body, nn.ModuleList([self.embed, self.norm, *beside])]
 
     def forward(self, spec_BFT: Tensor, draws: Draws | None = None) -> Tensor:
         x_BCFT = self.body(spec_BFT[:, None])
@@ -321,6 +297,9 @@ class _AudioNTT2020(EncoderModule):
             nn.ReLU(inplace=True),
         )
 
+    def stages(self) -> list[nn.Module]:
+        return [*self.features, *self.fc]
+
     def forward(self, spec_BFT: Tensor, draws: Draws | None = None) -> Tensor:
         frames = spec_BFT.shape[-1]
         if frames < 8:
@@ -363,25 +342,11 @@ class _SpectralMean(EncoderModule):
         return pool_time(spec_BFT.float(), self.settings.pooling, self.settings.gwrp_decay)
 
 
-Encoder = Annotated[MobileFaceNet | AudioNTT2020 | CNN | SpectralMean, Field(discriminator="name")]
+Encoder = Annotated[MobileFaceNet | MobileNetV3 | AudioNTT2020 | CNN | SpectralMean, Field(discriminator="name")]
 ENCODERS: dict[str, type[EncoderSettings]] = {
     "mobilefacenet": MobileFaceNet,
+    "mobilenet_v3": MobileNetV3,
     "audiontt2020": AudioNTT2020,
     "cnn": CNN,
     "spectral_mean": SpectralMean,
 }
-
-
-@contextmanager
-def seeded(*words: object) -> Iterator[None]:
-    """Within it, torch's CPU generator is a pure function of `words`; afterwards it is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would also reseed every accelerator
-        torch.default_generator.manual_seed(stream_number("raysd", "weights", *words) & 0x7FFFFFFFFFFFFFFF)
-        yield
-
-
-def build_encoder(settings: EncoderSettings, num_bands: int, seed: int) -> EncoderModule:
-    """The encoder on the CPU, its initial weights a pure function of the settings and the seed."""
-    with seeded("encoder", seed):
-        return settings.build(num_bands)

@@ -1,11 +1,13 @@
-"""Log-mel spectrograms, computed in batches on the device of the samples.
+"""Log-mel spectrograms, computed in batches on the device of the samples: one with settings, and one that is fixed.
 
 B clips of a batch, S samples, K bins of the Fourier transform, F mel bands, T frames.
 """
 
+import math
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -14,6 +16,8 @@ from raysd.errors import BadInput
 from raysd.model._torchaudio import torchaudio
 from raysd.settings import Settings
 
+Count = TypeVar("Count", int, np.ndarray)
+
 EPS = torch.finfo(torch.float32).eps
 """Added to the mel energies before the logarithm; for samples in -1 .. 1 it lies at about the rounding of 16 bits."""
 
@@ -21,6 +25,10 @@ EPS = torch.finfo(torch.float32).eps
 class Features(Settings):
     """The log-mel spectrogram. The defaults are those of the official DCASE baselines except where said otherwise."""
 
+    front_end: Literal["log_mel", "efficientat"] = "log_mel"
+    """log_mel: as the settings below say. efficientat: the fixed one that the AudioSet weights of the EfficientAT
+    networks expect (32 kHz, to which clips of another rate are resampled, so that with 16 kHz all above 8 kHz is empty;
+    128 bands from 0 to 15 kHz; 100 frames a second). Of the settings below only `normalise` is then read."""
     fft_samples: Annotated[int, Field(ge=16)] = 1024
     """Length of the Fourier transform (official baselines 2020 and 2022, BYOL-A)."""
     window_samples: Annotated[int, Field(ge=16)] = 1024
@@ -39,12 +47,19 @@ class Features(Settings):
     """slaney: each triangle has unit area (librosa's default). null: each has unit height (torchaudio's default)."""
     power: Annotated[float, Field(gt=0)] = 2.0
     """Exponent of the magnitude before the mel bands; 2 is energy (official baselines)."""
-    normalise: Literal["global", "band", "none"] = "global"
+    normalise: Literal["global", "band", "fixed", "none"] = "global"
     """Mean and standard deviation over the training clips to subtract and to divide by: one pair (BYOL-A's pre-norm),
-    one pair per band, or none."""
+    one pair per band, or none. fixed: the constants of front end efficientat, which its weights expect."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Features":
+        if self.front_end == "efficientat":
+            own = self.model_fields_set - {"front_end", "normalise"}
+            changed = sorted(name for name in own if getattr(self, name) != type(self).model_fields[name].default)
+            if changed:
+                raise ValueError(f"front_end efficientat has its own {', '.join(changed)}; leave that out")
+        elif self.normalise == "fixed":
+            raise ValueError("normalise fixed needs front_end efficientat, whose constants it means")
         if self.window_samples > self.fft_samples:
             raise ValueError(f"window_samples ({self.window_samples}) is longer than fft_samples ({self.fft_samples})")
         if self.high_hz is not None and self.low_hz >= self.high_hz:
@@ -69,13 +84,24 @@ class LogMel(torch.nn.Module):
         super().__init__()
         self.features = features
         self.num_bands = features.num_bands
+        self.rate_hz, self.hop_samples = sample_rate_hz, features.hop_samples
+        """Of the frames: a segment of one second has rate_hz / hop_samples of them."""
         bank_FK, band_hz_F = _mel_bank(features, sample_rate_hz)
         self.register_buffer("window_W", torch.hann_window(features.window_samples), persistent=False)
         self.register_buffer("bank_FK", bank_FK, persistent=False)
         self.register_buffer("band_hz_F", band_hz_F, persistent=False)
 
+    @property
+    def fewest_samples(self) -> int:
+        """A clip has to have as many: shorter ones cannot be mirrored."""
+        return self.features.fft_samples // 2 + 1
+
+    def frames(self, samples: Count) -> Count:
+        """T of clips of so many samples."""
+        return samples // self.hop_samples + 1
+
     def log_mel(self, x_BS: Tensor) -> Tensor:
-        """(B, S) samples in -1 .. 1 -> (B, F, T) float32: natural logarithm of the mel energies, T = 1 + S // hop.
+        """(B, S) samples in -1 .. 1 -> (B, F, T) float32: natural logarithm of the mel energies, T = frames(S).
 
         Frames are centred on multiples of hop_samples; the clip is mirrored at its ends. Raises BadInput for clips
         that are too short to be mirrored.
@@ -99,6 +125,64 @@ class LogMel(torch.nn.Module):
             if features.power != 2.0:
                 energy_BKT = energy_BKT.pow(features.power / 2)
             return torch.log(self.bank_FK @ energy_BKT + EPS)
+
+
+class EfficientATMel(LogMel):
+    """The front end of the EfficientAT networks (Schmid, Koutini, Widmer 2023), written from its description.
+
+    32 kHz; pre-emphasis x[t] - 0.97 x[t-1], which takes one sample; 1024-point transforms of 800 samples under a
+    symmetric Hann window, every 320 samples, centred; energies in 128 bands of Kaldi's from 0 to 15 kHz; log(e + 1e-5).
+    """
+
+    RATE_HZ, FFT, WINDOW, HOP, BANDS, HIGH_HZ, OFFSET = 32_000, 1024, 800, 320, 128, 15_000.0, 1e-5
+    MEAN, STD = -4.5, 5.0
+    """What the networks were trained with: (x - MEAN) / STD."""
+
+    def __init__(self, features: Features, sample_rate_hz: int) -> None:
+        torch.nn.Module.__init__(self)
+        self.features = features
+        self.num_bands = self.BANDS
+        self.source_hz, self.rate_hz, self.hop_samples = sample_rate_hz, self.RATE_HZ, self.HOP
+        self.resample = torchaudio.transforms.Resample(sample_rate_hz, self.RATE_HZ)
+        mel = torchaudio.compliance.kaldi
+        bank_FK, _ = mel.get_mel_banks(self.BANDS, self.FFT, self.RATE_HZ, 0.0, self.HIGH_HZ, 100.0, -500.0, 1.0)
+        top_mel = mel.mel_scale_scalar(self.HIGH_HZ)
+        centre_mel_F = torch.linspace(mel.mel_scale_scalar(0.0), top_mel, self.BANDS + 2)[1:-1]
+        window_W = torch.hann_window(self.WINDOW, periodic=False)
+        self.register_buffer("window_W", window_W, persistent=False)
+        self.register_buffer("bank_FK", torch.nn.functional.pad(bank_FK, (0, 1)), persistent=False)  # the topmost bin
+        self.register_buffer("band_hz_F", mel.inverse_mel_scale(centre_mel_F), persistent=False)
+
+    @property
+    def fewest_samples(self) -> int:
+        return math.ceil((self.FFT // 2 + 2) * self.source_hz / self.RATE_HZ)
+
+    def frames(self, samples: Count) -> Count:
+        resampled = -(-samples * self.RATE_HZ // self.source_hz)
+        return (resampled - 1) // self.HOP + 1
+
+    def log_mel(self, x_BS: Tensor) -> Tensor:
+        if x_BS.shape[-1] < self.fewest_samples:
+            raise BadInput(
+                f"features.front_end efficientat: a clip of {x_BS.shape[-1]} samples is too short; "
+                f"leave out those with fewer than {self.fewest_samples}"
+            )
+        with torch.autocast(x_BS.device.type, enabled=False):
+            x_BS = self.resample(x_BS.float())
+            x_BS = x_BS[:, 1:] - 0.97 * x_BS[:, :-1]
+            stft_BKT = torch.stft(x_BS, self.FFT, self.HOP, self.WINDOW, self.window_W, return_complex=True)
+            energy_BKT = stft_BKT.real.square() + stft_BKT.imag.square()
+            return torch.log(self.bank_FK @ energy_BKT + self.OFFSET)
+
+
+def build_front_end(features: Features, sample_rate_hz: int) -> LogMel:
+    """The front end that the settings name, for clips of a sampling rate. Raises BadInput as they do."""
+    return (EfficientATMel if features.front_end == "efficientat" else LogMel)(features, sample_rate_hz)
+
+
+def num_bands(features: Features) -> int:
+    """Mel bands of the front end that the settings name."""
+    return EfficientATMel.BANDS if features.front_end == "efficientat" else features.num_bands
 
 
 def _mel_bank(features: Features, sample_rate_hz: int) -> tuple[Tensor, Tensor]:

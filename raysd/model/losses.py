@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raysd.model.classification import CLASSIFICATION, ArcFace, Classification, ClassificationLoss
 from raysd.model.contrastive import CONTRASTIVE, Contrastive, ContrastiveLoss, Gather, SupCon, by_item, float32
 from raysd.model.draws import Draws
-from raysd.model.encoders import EncoderModule, seeded
+from raysd.model.encoding import EncoderModule, seeded
 from raysd.settings import Settings
 
 __all__ = ["CLASSIFICATION", "CONTRASTIVE", "Gather", "Loss", "Objective", "build_objective"]

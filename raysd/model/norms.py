@@ -6,7 +6,7 @@ and the sums of their squared distances from the means. Parts are put together b
 LeVeque (1979), in float64. `moments_2C` are mean and variance of the whole batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +58,10 @@ def keep_from_compiling() -> None:
     SynchronisedBatchNorm.forward = forward  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class RowLayer(nn.Module):
+    """A layer made of others that treats every row alone and draws nothing, which `Units` take as one."""
+
+
 class Units(nn.Sequential):
     """Convolutions, each followed by its batch norm and by layers that treat every row alone and draw nothing.
 
@@ -84,10 +88,19 @@ class Units(nn.Sequential):
         return input
 
     def _units(self) -> "list[_Unit]":
-        layers = [layer for layer in self.modules() if next(layer.children(), None) is None]
+        layers = list(_layers(self))
         starts = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
         parts = [layers[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
         return [_Unit(conv, norm, rest) for conv, norm, *rest in parts]
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Those that have no parts, or count as one."""
+    if isinstance(module, RowLayer) or next(module.children(), None) is None:
+        yield module
+    else:
+        for part in module.children():
+            yield from _layers(part)
 
 
 def set_micro_batch(module: nn.Module, rows: int | None) -> None:

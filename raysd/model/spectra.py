@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raysd.data.store import Store
 from raysd.errors import BadInput
-from raysd.model.features import Features, LogMel
+from raysd.model.features import Features, build_front_end
 
 KEPT_BYTES = 4 << 30
 """Log-mels of a corpus up to this size are kept in memory: about 11,000 clips of ten seconds."""
@@ -28,29 +28,29 @@ class Spectra:
     def __init__(self, store: Store, features: Features, device: torch.device) -> None:
         """Computes and keeps the log-mels on `device` where they fit in KEPT_BYTES.
 
-        Raises BadInput for a clip that is too short for features.fft_samples.
+        Raises BadInput for a clip that is too short for the front end.
         """
-        self.log_mel = LogMel(features, store.data.sample_rate_hz).to(device)
+        self.log_mel = build_front_end(features, store.data.sample_rate_hz).to(device)
         self.device = device
         self.band_hz_F = self.log_mel.band_hz_F.cpu()
         """(F,) centre frequencies; on the CPU, so that to ask for one never waits for an accelerator."""
         self._store = store
         lengths = store.clips["length"].to_numpy()
         shortest = int(lengths.argmin())
-        if lengths[shortest] <= features.fft_samples // 2:
+        if lengths[shortest] < self.log_mel.fewest_samples:
             raise BadInput(
                 f"{store.root / store.clips['path'][shortest]}: {lengths[shortest]} samples are too few for "
                 f"features.fft_samples {features.fft_samples}; take the clip out of the data, or set it to at most "
                 f"{2 * (lengths[shortest] - 1)}"
             )
-        frames_N = lengths // features.hop_samples + 1
+        frames_N = self.log_mel.frames(lengths)
         self.frames_N = torch.from_numpy(frames_N.astype(np.int64)).to(device)
         """(N,) int64: frames of each clip."""
         self._offset_N = torch.cumsum(self.frames_N, 0) - self.frames_N
         self._kept_TF: Tensor | None = None
         total = int(frames_N.sum())
-        if total * features.num_bands * 4 <= KEPT_BYTES:
-            self._kept_TF = torch.empty(total, features.num_bands, device=device)
+        if total * self.log_mel.num_bands * 4 <= KEPT_BYTES:
+            self._kept_TF = torch.empty(total, self.log_mel.num_bands, device=device)
             for rows, spec_BFT in self._computed(range(len(lengths))):
                 for row, spec_FT in zip(rows, spec_BFT, strict=True):
                     start = int(self._offset_N[row])

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from raysd.detect.proxies import HELD_OUT
-from raysd.model.encoders import build_encoder
+from raysd.model.encoding import build_encoder
+from raysd.model.features import num_bands
 from raysd.model.perturb import KINDS
 from raysd.parallel import Scale
 from raysd.recipe import Recipe, recipe_key
@@ -115,6 +116,7 @@ def training_shape(recipe: Recipe) -> str:
             [recipe.segments.train_seconds, recipe.segments.two_crops],
             kinds,
             [settings.batch_size, settings.precision, settings.channels_last, settings.ema is None],
+            recipe.tuning.mode,
         ]
     )
 
@@ -243,7 +245,7 @@ UNKNOWN = Cost(None, None, None)
 
 def cost(recipe: Recipe, fingerprint: str, corpus: Clips, speeds: Speeds) -> Cost:
     """What a trial of a recipe takes on a corpus."""
-    items = recipe.train.epochs * corpus.items(recipe) if type(recipe.encoder).trains else 0
+    items = recipe.train.epochs * corpus.items(recipe) if recipe.trains else 0
     rate = speeds.training(recipe, fingerprint) if items else None
     embedding, scoring = speeds.embedding(recipe, fingerprint), speeds.scoring(recipe, fingerprint)
     scoring = embedding if scoring is None else scoring  # the most that it can take
@@ -307,7 +309,7 @@ def disk_bytes(
     record, embeddings = sizes
     if corpus is not None:
         clips = corpus.embedded(baseline)
-        dimension = getattr(baseline.encoder, "embedding_dim", baseline.features.num_bands)
+        dimension = getattr(baseline.encoder, "embedding_dim", None) or num_bands(baseline.features)
         record = record or _BYTES_PER_RECORD + _BYTES_PER_CLIP * clips
         embeddings = embeddings or 4 * dimension * clips
     if record is None or embeddings is None:
@@ -319,7 +321,7 @@ def _checkpoint_bytes(recipes: Iterable[Recipe]) -> int:
     """The largest: float32 weights with AdamW's two moments, and the averaged weights where there are some."""
     sizes: dict[str, int] = {}
     for recipe in recipes:
-        encoder, bands, copies = recipe.encoder, recipe.features.num_bands, 3 if recipe.train.ema is None else 4
+        encoder, bands, copies = recipe.encoder, num_bands(recipe.features), 3 if recipe.train.ema is None else 4
         key = f"{encoder.model_dump_json()} {bands} {copies}"
         if key not in sizes:
             sizes[key] = 4 * copies * sum(p.numel() for p in build_encoder(encoder, bands, seed=0).parameters())

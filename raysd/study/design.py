@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from raysd.detect.metrics import headline_metrics
 from raysd.errors import BadInput, nearest
-from raysd.recipe import Recipe, recipe_key, training_key, trial_key
+from raysd.recipe import Recipe, pin_all, recipe_key, training_key, trial_key
 from raysd.settings import difference, parse, with_changes
 from raysd.study.extends import Source, StudyFile, read_study
 from raysd.study.files import Changes, Chosen, RecipeFile, Study, load_recipe
@@ -19,6 +19,7 @@ from raysd.study.places import beside, find_study, shown
 MOST_VARIANTS = 100_000
 """A larger factorial design is refused: it is a slip."""
 
+Pin = Callable[[str, Path], str]
 Role = Literal["baseline", "variant", "reference"]
 
 
@@ -97,16 +98,19 @@ def load_study(
     overrides: Changes | None = None,
     profile: str | None = None,
     seeds: tuple[int, ...] | None = None,
+    pin: Pin = lambda said, folder: said,
 ) -> LoadedStudy:
     """A study with its variants.
 
     `overrides` are changes by dotted path: of the study where the path starts with one of its keys (`seeds`,
     `scale.cpus_per_worker`), else of the baseline recipe, from which all variants start. `profile` and `seeds` replace
-    the study's own. Raises BadInput with the file and the path in it for anything that cannot be used.
+    the study's own. `pin` takes what names a checkpoint, and the folder of the file that says so, and gives a name that
+    depends on its content alone. Raises BadInput with the file and the path in it for anything that cannot be used.
     """
-    file = read_study(find_study(name_or_path))
+    file = read_study(find_study(name_or_path)).pinned(pin)
+    changes: Changes = pin_all(overrides or {}, lambda said: pin(said, Path()))
     study = parse(Study, file.values, file.where)
-    own = {key: value for key, value in (overrides or {}).items() if key.split(".")[0] in Study.model_fields}
+    own = {key: value for key, value in changes.items() if key.split(".")[0] in Study.model_fields}
     own |= {key: value for key, value in (("profile", profile), ("seeds", seeds)) if value is not None}
     if "extends" in own:
         raise BadInput("--set extends: only a study file can say what it extends")
@@ -114,8 +118,8 @@ def load_study(
         file = file.with_values(own)
         study = parse(Study, file.values, f"{shown(file.path)} with {', '.join(own)} set")
 
-    recipes = _Recipes(file)
-    of_recipe = {key: value for key, value in (overrides or {}).items() if key not in own}
+    recipes = _Recipes(file, pin)
+    of_recipe = {key: value for key, value in changes.items() if key not in own}
     recipe = _baseline(study, recipes, of_recipe)
     if study.metric not in headline_metrics(recipe.data.year):
         allowed = nearest(study.metric, headline_metrics(recipe.data.year))
@@ -157,13 +161,14 @@ class _Recipes:
     """The recipe files of a study: found, read, and kept in mind."""
 
     file: StudyFile
+    pin: Pin
     sources: list[Source] = field(default_factory=list)
     chosen: dict[str, Chosen] = field(default_factory=dict)
 
     def load(self, named: str, key: str) -> RecipeFile:
         path = beside(self.file.origin(key), named, key)
         self.sources.append(Source(path, named, f"{self.file.where(key)}: {key}"))
-        loaded = load_recipe(path)
+        loaded = load_recipe(path, lambda said: self.pin(said, path.parent))
         if loaded.chosen is not None:
             self.chosen[path.stem] = loaded.chosen
         return loaded

@@ -1,11 +1,13 @@
 """A study file put together with those that it extends."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from raysd.errors import BadInput, nearest
+from raysd.recipe import pin_all
 from raysd.settings import read_yaml
 from raysd.study.files import Changes
 from raysd.study.places import is_file, predefined_studies, shown
@@ -42,6 +44,16 @@ class StudyFile:
     def where(self, setting: str = "") -> str:
         """The same as a user reads it."""
         return shown(self.origin(setting))
+
+    def pinned(self, pin: Callable[[str, Path], str]) -> "StudyFile":
+        """With `pin` applied to what names a checkpoint, and to the folder of the file that says it."""
+
+        def of(path: str, value: Any) -> Any:
+            if path in _BY_ENTRY and isinstance(value, dict):
+                return {entry: of(f"{path}.{entry}", inner) for entry, inner in value.items()}
+            return pin_all(value, lambda said: pin(said, self.origin(path).parent))
+
+        return replace(self, values={key: of(key, value) for key, value in self.values.items()})
 
     def with_values(self, changes: Changes) -> "StudyFile":
         """With some values replaced, given by dotted path, as if this file said so."""

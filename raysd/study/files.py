@@ -1,5 +1,6 @@
 """The study file and the recipe file: what stands in them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from raysd.parallel import Scale
-from raysd.recipe import Recipe
+from raysd.recipe import Recipe, pin_all
 from raysd.settings import Settings, parse, read_yaml, with_changes
 from raysd.study.places import shown
 
@@ -247,9 +248,12 @@ class _AboutRecipe(Settings):
     chosen: Chosen | None = None
 
 
-def load_recipe(path: Path) -> RecipeFile:
-    """A recipe file: settings of a recipe, and beside them `description`, `profiles` and `chosen`."""
-    values, where = read_yaml(path), shown(path)
+def load_recipe(path: Path, pin: Callable[[str], str] = lambda said: said) -> RecipeFile:
+    """A recipe file: settings of a recipe, and beside them `description`, `profiles` and `chosen`.
+
+    `pin` is applied to what names a checkpoint.
+    """
+    values, where = pin_all(read_yaml(path), pin), shown(path)
     about = parse(_AboutRecipe, {key: values.pop(key) for key in _AboutRecipe.model_fields if key in values}, where)
     recipe = with_changes(Recipe(), values, where)
     return RecipeFile(recipe, about.description, about.profiles, about.chosen)

@@ -231,7 +231,7 @@ def _missing(
             continue
         makes = trial.training_key not in paid
         paid.add(trial.training_key)
-        has_training = type(trial.recipe.encoder).trains
+        has_training = trial.recipe.trains
         if has_training and trial.training_key in trained:
             reused.add(trial.training_key)
         seconds = costs[trial.variant].seconds(makes)

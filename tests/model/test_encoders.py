@@ -13,9 +13,9 @@ from raysd.model.encoders import (
     MobileFaceNet,
     Pooling,
     SpectralMean,
-    build_encoder,
     pool_time,
 )
+from raysd.model.encoding import build_encoder
 from raysd.settings import Settings, parse, with_changes
 
 BANDS = 16

@@ -11,7 +11,8 @@ from raysd.errors import BadInput
 from raysd.model.classification import CLASSIFICATION, ArcFace, SubclusterAdaCos, arcface_logits
 from raysd.model.contrastive import BYOL, CONTRASTIVE, NTXent, SupCon, byol, nt_xent, supcon
 from raysd.model.draws import Draws
-from raysd.model.encoders import CNN, AudioNTT2020, EncoderModule, build_encoder
+from raysd.model.encoders import CNN, AudioNTT2020
+from raysd.model.encoding import EncoderModule, build_encoder
 from raysd.model.losses import Loss, Objective, build_objective
 from raysd.settings import parse
 

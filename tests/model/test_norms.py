@@ -20,13 +20,11 @@ from raysd.model.encoders import (
     CNN,
     ENCODERS,
     AudioNTT2020,
-    EncoderModule,
-    EncoderSettings,
     MobileFaceNet,
     Pooling,
     Spectrum,
-    build_encoder,
 )
+from raysd.model.encoding import EncoderModule, EncoderSettings, build_encoder
 from raysd.model.losses import Loss, build_objective
 from raysd.model.norms import SynchronisedBatchNorm, set_micro_batch, synchronise
 from raysd.settings import with_changes
@@ -54,7 +52,8 @@ def perturbed(module: nn.Module) -> nn.Module:
 def convolutions(name: str) -> nn.Module:
     """The part of an encoder that has batch norms between convolutions, in float64."""
     encoder = build_encoder(ENCODERS[name].tiny(), BANDS, seed=1)
-    return perturbed(encoder.get_submodule("features" if name == "audiontt2020" else "body")).double()
+    part = "features" if hasattr(encoder, "features") else "body"
+    return perturbed(encoder.get_submodule(part)).double()
 
 
 class Whole(nn.Module):
