@@ -32,8 +32,10 @@ from raysd.cli_options import (
     open_session,
     out,
 )
+from raysd.cli_pretrain import pretrain
 from raysd.cli_results import results_app
 from raysd.cli_search import promote, report
+from raysd.cli_weights import weights_app
 from raysd.completion import mend_bash_words
 from raysd.errors import BadInput
 
@@ -49,8 +51,10 @@ data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app)  # submit, status, logs, stop
 app.add_typer(results_app)  # studies, show, compare, gc, compact
+app.add_typer(weights_app, name="weights")
 app.command()(doctor)
 app.command()(explain)
+app.command()(pretrain)
 app.command()(promote)
 app.command()(report)
 

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from raysd.errors import BadInput
+from raysd.model.published import PUBLISHED
 from raysd.study.places import beside, find_study, is_file, predefined_folder, predefined_studies
 
 Offers = list[tuple[str, str]]
@@ -115,6 +116,21 @@ def studies_or_trials(ctx: typer.Context, word: str) -> Offers:
     found = [(name, about) for name, about in _studies(word) if name.startswith(word.partition(":")[0])]
     only = [(f"{name}:baseline", about) for name, about in found] if len(found) == 1 else []
     return [*((f"{name}:", about) for name, about in found), *only, *(_keys(ctx) if word else [])]
+
+
+@_offers
+def weights(ctx: typer.Context, word: str) -> Offers:
+    """The published checkpoints."""
+    return [(row.name, row.figures) for row in PUBLISHED.values()]
+
+
+@_offers
+def weights_or_files(ctx: typer.Context, word: str) -> Offers:
+    """The same, and the files of weights in the folder that the word begins with."""
+    folder = word[: word.rfind("/") + 1]
+    files = [path for path in sorted(Path(folder).glob("*.pt*")) if path.suffix in (".pt", ".pth")]
+    names = [(row.name, row.figures) for row in PUBLISHED.values()]
+    return [*names, *((f"{folder}{path.name}", "a file") for path in files)]
 
 
 def _studies(word: str) -> Offers:

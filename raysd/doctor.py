@@ -16,6 +16,7 @@ from raysd.errors import BadInput
 from raysd.machine import GIB, NAMED, Finding, State, one_line, size
 from raysd.results.storage import is_uri, redacted
 from raysd.results.store import Results
+from raysd.weights import known_here
 
 NO_DISK, LITTLE_DISK = GIB // 4, 5 * GIB
 
@@ -94,6 +95,7 @@ def examine(ask: Ask, corpus: Corpus | BadInput | None) -> list[Finding]:
         "data": partial(data, corpus),
         "store": partial(store, corpus, ask.cache),
         "cache": partial(cache, ask.cache),
+        "weights": partial(weights, ask.cache),
         "results": partial(results, ask.results),
     }
     return [_guarded(name, check) for name, check in checks.items()]
@@ -177,6 +179,16 @@ def cache(folder: Path) -> Finding:
         fix = "choose another folder with --cache, best on a disk of the machine's own"
         return Finding("cache", f"{folder}: nothing can be written: {error.strerror}", State.fails, fix)
     return _room("cache", folder)
+
+
+def weights(folder: Path) -> Finding:
+    """Which published weights of encoders are on this machine."""
+    try:
+        here = known_here(folder)
+    except BadInput as error:
+        return Finding("weights", str(error), State.fails, "as it says")
+    found = ", ".join(f"{name} {'' if done else 'not yet '}verified" for name, done in here.items())
+    return Finding("weights", found or "none are here; a study that names some fetches them", State.ok)
 
 
 def results(root: str | Path) -> Finding:
