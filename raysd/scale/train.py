@@ -1,13 +1,13 @@
-"""Ray Train: a group of workers that stays up and trains one trial after another.
+"""Ray Train: a group of workers that stays up and does one job after another: trials, or a pretraining.
 
-The documented pattern starts a TorchTrainer for every trial and pays for its start and end each time. Here one
-TorchTrainer runs for as long as trials of its shape come: its training function asks a post for the next trial, trains
-it, tells the post what became of it, and asks again. The post is a small actor beside the driver:
+The documented pattern starts a TorchTrainer for every training and pays for its start and end each time. Here one
+TorchTrainer runs for as long as jobs of its shape come: its training function asks a post for the next job, does it,
+tells the post what became of it, and asks again. The post is a small actor beside the driver:
 
-    Tune's actor --- the trial --> post --- the trial --> every worker: train.py, embeddings -> results
+    Tune's actor --- the job ----> post --- the job ----> every worker: train.py -> results
                  <-- epochs, end -- post <-- epochs, end -- worker 0
 
-A group that lost a worker ends as a whole, and the next trial starts another.
+A group that lost a worker ends as a whole, and the next job starts another.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 # read when a group is started: workers stay in the folder where they are; what raysd does not read is not measured; the
@@ -46,40 +46,62 @@ from raysd.trial import FailedOnWorkers, Place, failure_kind, train_and_embed
 
 _PATIENCE_S = 1.0  # how long a question to the post waits for an answer before it is asked again
 
+Job = Callable[[str, Callable[[Epoch], None]], None]
+"""What all workers of a group do together: each is given its device, and what hears of the epochs. It is pickled, and
+leaves what it makes in the results root."""
+
 
 class Workers:
-    """A group of workers of one scale, seen from the process that gives it trials."""
+    """A group of workers of one scale, seen from the process that gives it jobs."""
 
     def __init__(self, scale: Scale, on_placed: Callable[[str], None] = lambda group: None) -> None:
-        """`on_placed` hears the placement group that a trial's workers are in."""
+        """`on_placed` hears the placement group that a job's workers are in."""
         self.scale = scale
         self._on_placed = on_placed
         self._jobs = 0
         self._group: _Group | None = None
 
     def train_and_embed(self, trial: Trial, place: Place, on_epoch: Callable[[Epoch], None]) -> pa.Table:
-        """As `raysd.trial.train_and_embed`, but by all workers together.
-
-        Raises FailedOnWorkers: of kind `infrastructure` where the group ended under the trial; the next call starts a
-        new one, and the same trial goes on from its last epoch.
-        """
-        if self._group is None or self._group.ended:
-            self.end()
-            self._group = _Group(self.scale)
-        self._jobs += 1
-        if not self._group.train(self._jobs, trial, place, on_epoch, self._on_placed):
-            raise FailedOnWorkers("infrastructure", f"its workers ended: {self._group.said}")
+        """As `raysd.trial.train_and_embed`, but by all workers together. Raises as `run` does."""
+        self.run(_TrialJob(trial, place), on_epoch)
         results = Results(place.results_root)
         embeddings = results.read_embeddings(trial.training_key)
         if embeddings is None:
             raise RuntimeError(f"{results}: the embeddings that the workers wrote are not to be seen here")
         return embeddings
 
+    def run(self, job: Job, on_epoch: Callable[[Epoch], None]) -> None:
+        """Does a job; returns when worker 0 is done with it.
+
+        Raises FailedOnWorkers: of kind `infrastructure` where the group ended under the job; the next call starts a
+        new one, and the same training goes on from its last epoch.
+        """
+        if self._group is None or self._group.ended:
+            self.end()
+            self._group = _Group(self.scale)
+        self._jobs += 1
+        if not self._group.run(self._jobs, job, on_epoch, self._on_placed):
+            raise FailedOnWorkers("infrastructure", f"its workers ended: {self._group.said}")
+
     def end(self) -> None:
         """Ends the group, if there is one, and gives back what it holds."""
         if self._group is not None:
             self._group.end()
             self._group = None
+
+
+@dataclass(frozen=True)
+class _TrialJob:
+    """The training of a trial; its embeddings go to the results root."""
+
+    trial: Trial
+    place: Place
+
+    def __call__(self, device: str, on_epoch: Callable[[Epoch], None]) -> None:
+        torch.set_num_threads(self.place.threads)
+        embeddings = train_and_embed(self.trial, replace(self.place, device=device), on_epoch)
+        if rank() == 0:
+            Results(self.place.results_root).write_embeddings(self.trial.training_key, embeddings)
 
 
 class _Group:
@@ -96,7 +118,7 @@ class _Group:
         resources = {"CPU": scale.cpus_per_worker, **({"GPU": scale.gpus_per_worker} if scale.gpus_per_worker else {})}
         self._trainer = TorchTrainer(
             _serve,
-            train_loop_config={"post": self._post},
+            train_loop_config={"post": self._post, "scale": scale},
             torch_config=TorchConfig(backend="nccl" if scale.gpus_per_worker else "gloo"),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=resources
@@ -117,20 +139,13 @@ class _Group:
     def ended(self) -> bool:
         return not self._thread.is_alive()
 
-    def train(
-        self,
-        job: int,
-        trial: Trial,
-        place: Place,
-        on_epoch: Callable[[Epoch], None],
-        on_placed: Callable[[str], None],
-    ) -> bool:
-        """True when the embeddings are written, False when the group ended before."""
-        ray.get(self._post.give.remote(job, (trial, place)))
+    def run(self, number: int, job: Job, on_epoch: Callable[[Epoch], None], on_placed: Callable[[str], None]) -> bool:
+        """True when the job is done, False when the group ended before."""
+        ray.get(self._post.give.remote(number, job))
         heard = 0
         while True:
             ended = self.ended  # before the last words are asked for, so that none is missed
-            for event in ray.get(self._post.heard.remote(job, heard, 0.0 if ended else _PATIENCE_S)):
+            for event in ray.get(self._post.heard.remote(number, heard, 0.0 if ended else _PATIENCE_S)):
                 heard += 1
                 match event:
                     case ("epoch", epoch):
@@ -174,41 +189,41 @@ def release(group: str | None) -> None:
 
 @ray.remote
 class _Post:
-    """Holds the one trial to be trained and what is said of it; every question waits for its answer a while."""
+    """Holds the one job to be done and what is said of it; every question waits for its answer a while."""
 
     def __init__(self) -> None:
-        self._job, self._content = 0, None
+        self._number, self._job = 0, None
         self._settled = 0
         self._events: list[tuple] = []
         self._news = asyncio.Condition()
 
-    async def give(self, job: int, content: tuple[Trial, Place] | None) -> None:
-        """The driver's: a trial to train under a new number; number -1 sends the workers home."""
+    async def give(self, number: int, job: Job | None) -> None:
+        """The driver's: a job to do under a new number; number -1 sends the workers home."""
         async with self._news:
-            self._job, self._content, self._events = job, content, []
+            self._number, self._job, self._events = number, job, []
             self._news.notify_all()
 
-    async def take(self, seen: int, patience_s: float) -> tuple[int, tuple[Trial, Place] | None]:
-        """A worker's: the trial after number `seen`, unless it is settled; number 0 when there is none yet."""
+    async def take(self, seen: int, patience_s: float) -> tuple[int, Job | None]:
+        """A worker's: the job after number `seen`, unless it is settled; number 0 when there is none yet."""
         async with self._news:
             done = max(seen, self._settled)
-            await _wait(self._news, lambda: self._job < 0 or self._job > done, patience_s)
-            return (self._job, self._content) if self._job < 0 or self._job > done else (0, None)
+            await _wait(self._news, lambda: self._number < 0 or self._number > done, patience_s)
+            return (self._number, self._job) if self._number < 0 or self._number > done else (0, None)
 
-    async def tell(self, job: int, *event: Any) -> None:
-        """A worker's: an event of a trial. The first end counts."""
+    async def tell(self, number: int, *event: Any) -> None:
+        """A worker's: an event of a job. The first end counts."""
         async with self._news:
-            if job == self._job and job > self._settled:
+            if number == self._number and number > self._settled:
                 self._events.append(event)
                 if event[0] in ("done", "failed"):
-                    self._settled = job
+                    self._settled = number
                 self._news.notify_all()
 
-    async def heard(self, job: int, after: int, patience_s: float) -> list[tuple]:
-        """The driver's: the events of a trial after the first `after`."""
+    async def heard(self, number: int, after: int, patience_s: float) -> list[tuple]:
+        """The driver's: the events of a job after the first `after`."""
         async with self._news:
             await _wait(self._news, lambda: len(self._events) > after, patience_s)
-            return self._events[after:] if job == self._job else []
+            return self._events[after:] if number == self._number else []
 
 
 async def _wait(news: asyncio.Condition, ready: Callable[[], bool], patience_s: float) -> None:
@@ -217,21 +232,21 @@ async def _wait(news: asyncio.Condition, ready: Callable[[], bool], patience_s: 
 
 
 def _serve(config: dict[str, Any]) -> None:
-    """The training function of each worker: trains what the post has, until it is sent home."""
-    post, seen = config["post"], 0
+    """The training function of each worker: does what the post has, until it is sent home."""
+    post, scale, seen = config["post"], config["scale"], 0
     while True:
-        job, content = ray.get(post.take.remote(seen, 30.0))
-        if job < 0:
+        number, job = ray.get(post.take.remote(seen, 30.0))
+        if number < 0:
             return
-        if content is None:
+        if job is None:
             continue
-        seen = job
-        _train(post, job, *content)
+        seen = number
+        _do(post, number, job, scale)
 
 
-def _train(post: Any, job: int, trial: Trial, place: Place) -> None:
+def _do(post: Any, number: int, job: Job, scale: Scale) -> None:
     def tell(*event: Any) -> None:
-        ray.get(post.tell.remote(job, *event))
+        ray.get(post.tell.remote(number, *event))
 
     def on_epoch(epoch: Epoch) -> None:
         if rank() == 0:
@@ -240,18 +255,17 @@ def _train(post: Any, job: int, trial: Trial, place: Place) -> None:
     if rank() == 0:
         group = get_current_placement_group()
         tell("placed", group.id.hex() if group else None)
-    torch.set_num_threads(place.threads)
-    if place.scale.gpus_per_worker:
-        place = replace(place, device=str(get_device()))
-        torch.cuda.set_device(place.device)
+    device = "cpu"
+    if scale.gpus_per_worker:
+        device = str(get_device())
+        torch.cuda.set_device(device)
     try:
-        embeddings = train_and_embed(trial, place, on_epoch)
+        job(device, on_epoch)
         if rank() == 0:
-            Results(place.results_root).write_embeddings(trial.training_key, embeddings)
             tell("done")
     except Exception as error:
         if lost_worker(error):
-            raise  # another's death is no fault of the trial's
+            raise  # another's death is no fault of the job's
         tell("failed", failure_kind(error), traceback.format_exc())
         if not isinstance(error, NonFiniteLoss | GivenUp):  # which all workers see at once, so that all can go on
             raise

@@ -5,6 +5,9 @@ from pathlib import Path
 import raysd
 from raysd.errors import BadInput, nearest
 
+_PRETRAINING = "pretrain_"
+"""How the names of pretrainings begin."""
+
 
 def predefined_folder() -> Path:
     """Where the studies that come with raysd are: in the installed package, or beside it in a checkout."""
@@ -15,16 +18,31 @@ def predefined_folder() -> Path:
 
 def predefined_studies() -> dict[str, Path]:
     """The studies that come with raysd, by name."""
-    return {path.stem: path for path in sorted(predefined_folder().glob("*.yaml"))}
+    found = sorted(predefined_folder().glob("*.yaml"))
+    return {path.stem: path for path in found if not path.stem.startswith(_PRETRAINING)}
+
+
+def predefined_pretrainings() -> dict[str, Path]:
+    """The pretrainings that come with raysd, by name; they stand among the studies."""
+    return {path.stem: path for path in sorted(predefined_folder().glob(f"{_PRETRAINING}*.yaml"))}
 
 
 def find_study(name_or_path: str | Path) -> Path:
     """A study file: the path as given, else the predefined study of that name; BadInput where there is neither."""
+    return _find(name_or_path, "study", predefined_studies())
+
+
+def find_pretraining(name_or_path: str | Path) -> Path:
+    """A pretraining's file, found in the same way."""
+    return _find(name_or_path, "pretraining", predefined_pretrainings())
+
+
+def _find(name_or_path: str | Path, kind: str, known: dict[str, Path]) -> Path:
     if is_file(Path(name_or_path)):
         return Path(name_or_path)
-    known = predefined_studies()
     if str(name_or_path) not in known:
-        raise BadInput(f"{name_or_path}: no such file, and no study of that name; {nearest(str(name_or_path), known)}")
+        hint = nearest(str(name_or_path), known)
+        raise BadInput(f"{name_or_path}: no such file, and no {kind} of that name; {hint}")
     return known[str(name_or_path)]
 
 
