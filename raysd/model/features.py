@@ -143,7 +143,8 @@ class EfficientATMel(LogMel):
         self.features = features
         self.num_bands = self.BANDS
         self.source_hz, self.rate_hz, self.hop_samples = sample_rate_hz, self.RATE_HZ, self.HOP
-        self.resample = torchaudio.transforms.Resample(sample_rate_hz, self.RATE_HZ)
+        # a filter so long that what lies above half of a lower rate is empty, and not a mirror image
+        self.resample = torchaudio.transforms.Resample(sample_rate_hz, self.RATE_HZ, lowpass_filter_width=64)
         mel = torchaudio.compliance.kaldi
         bank_FK, _ = mel.get_mel_banks(self.BANDS, self.FFT, self.RATE_HZ, 0.0, self.HIGH_HZ, 100.0, -500.0, 1.0)
         top_mel = mel.mel_scale_scalar(self.HIGH_HZ)
