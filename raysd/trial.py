@@ -157,7 +157,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
             "precision": precision(recipe.train, torch.device(place.device)),
             "scale": place.scale.model_dump(mode="json"),
         },
-        "pretrained": weights and {"name": weights.name, **weights.origin, "report": str(detector.loaded)},
+        "pretrained": weights and {"weights": weights.name, **weights.origin, "loaded": str(detector.loaded)},
     }
     joined = pa.concat_tables(tables, promote_options="default")  # a machine without domains beside one with them
     return joined.replace_schema_metadata({"training": json.dumps(training)})
