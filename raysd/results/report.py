@@ -281,6 +281,7 @@ def provenance_section(results: Results, keys: Collection[str]) -> Section:
         },
         "platform": (origin.get("platform") for origin in origins),
         "processor": (origin.get("cpu") for origin in origins),
+        "initial weights": (_weights(origin) for origin in origins),
         "trained on": (origin.get("train_sets") for origin in origins),
         "checkpoint": (origin.get("checkpoint") for origin in origins),
         "command": (" ".join(origin.get("command") or []) for origin in origins),
@@ -292,6 +293,12 @@ def provenance_section(results: Results, keys: Collection[str]) -> Section:
 def _commit(origin: dict[str, Any]) -> str | None:
     commit = origin.get("commit")
     return f"{commit[:12]}, with changes that are not committed" if commit and origin.get("dirty") else commit
+
+
+def _weights(origin: dict[str, Any]) -> str:
+    """What a training started from, with its licence."""
+    given = origin.get("pretrained")
+    return f"{given['weights']} (licence: {given['licence']})" if given else "random"
 
 
 def _counted(values: Iterable[str | None]) -> str:

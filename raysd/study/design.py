@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from raysd.detect.metrics import headline_metrics
 from raysd.errors import BadInput, nearest
+from raysd.model.features import EfficientATMel
 from raysd.recipe import Recipe, pin_all, recipe_key, training_key, trial_key
 from raysd.settings import difference, parse, with_changes
 from raysd.study.extends import Source, StudyFile, read_study
@@ -133,8 +134,8 @@ def load_study(
     for named in study.references:
         reference = recipes.load(named, "references").recipe
         rows.add(Path(named).stem, _on_data_of(recipe, reference), "reference")
-    notes = (*rows.notes, *_notes_of_choosing(study, recipes.chosen))
     variants, sources = tuple(rows.by_key.values()), (*file.extended, *recipes.sources)
+    notes = (*rows.notes, *_notes_of_choosing(study, recipes.chosen), *_notes_of_rates(variants))
     return LoadedStudy(file.path.stem, study, variants, notes, file, choices, sources, recipes.chosen)
 
 
@@ -218,6 +219,22 @@ def _notes_of_choosing(study: Study, chosen: dict[str, Chosen]) -> Iterator[str]
                 f"recipe {name} was chosen by search {how.search} with seed {seed}: seed {seed} is no fresh evidence; "
                 "run other seeds"
             )
+
+
+def _notes_of_rates(variants: Sequence[Variant]) -> Iterator[str]:
+    """Where clips hold nothing of what an augmentation changes, as the front end works at a higher rate than theirs."""
+    said = set[str]()
+    for row in variants:
+        high, clips_hz = row.recipe.augment.high_frequency, row.recipe.data.sample_rate_hz
+        if high is None or row.recipe.features.front_end == "log_mel" or clips_hz >= EfficientATMel.RATE_HZ:
+            continue
+        said.add(
+            f"front end efficientat resamples the clips from {clips_hz:,} to {EfficientATMel.RATE_HZ:,} Hz: what "
+            f"high_frequency changes above {clips_hz / 2:,.0f} Hz is empty in them"
+        )
+        if high.cutoff_hz >= clips_hz / 2:
+            said.add(f"'{row.name}' changes nothing that is in a clip: its cutoff is {high.cutoff_hz:,.0f} Hz")
+    yield from sorted(said, reverse=True)
 
 
 def _depends_on_seed(recipe: Recipe) -> bool:

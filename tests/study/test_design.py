@@ -487,3 +487,13 @@ def test_keys_are_those_of_earlier_releases(elsewhere: Callable[[Path], list[str
     ]
     path = predefined_studies()["augmentation"]
     assert elsewhere(path)[:2] == ["4e8209b0e9a29ee0aad2", "b4f71748a21f0e080c02"]
+
+
+def test_says_where_clips_hold_nothing_of_what_is_changed(load) -> None:
+    front_end = {"features": {"front_end": "efficientat", "normalise": "fixed"}}
+    cutoffs = {"cutoff": {"setting": "augment.high_frequency.cutoff_hz", "levels": [1000, 9000]}}
+    study = load({"changes": front_end | {"augment.high_frequency": {}}, "factors": cutoffs, "design": "one_at_a_time"})
+    above = "front end efficientat resamples the clips from 16,000 to 32,000 Hz: what high_frequency changes above"
+    empty = "'cutoff=9000' changes nothing that is in a clip: its cutoff is 9,000 Hz"
+    assert study.notes[-2:] == (f"{above} 8,000 Hz is empty in them", empty)
+    assert not any("efficientat" in note for note in load({"factors": cutoffs, "design": "one_at_a_time"}).notes)
