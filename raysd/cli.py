@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from raysd.cli_data import data_app
 from raysd.cli_doctor import doctor
 from raysd.cli_explain import explain
 from raysd.cli_jobs import jobs_app
@@ -47,7 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(jobs_app)  # submit, status, logs, stop
 app.add_typer(results_app)  # studies, show, compare, gc, compact
@@ -72,6 +72,7 @@ class FileKind(StrEnum):
 
     study = "study"
     recipe = "recipe"
+    pretraining = "pretraining"
 
 
 @app.command()
@@ -259,42 +260,12 @@ def export_dcase(
 
 @app.command()
 def schema(
-    kind: Annotated[FileKind, typer.Argument(help="Of study files, or of recipe files.")] = FileKind.study,
+    kind: Annotated[FileKind, typer.Argument(help="Of which kind of files.")] = FileKind.study,
 ) -> None:
-    """Print the JSON Schema with which an editor completes and checks study files, or recipe files."""
-    from raysd.study.schema import as_text, recipe_schema, study_schema
+    """Print the JSON Schema with which an editor completes and checks studies, recipes or pretrainings."""
+    from raysd.study.schema import SCHEMAS, as_text
 
-    print(as_text(study_schema() if kind is FileKind.study else recipe_schema()))
-
-
-@data_app.command()
-def synth(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
-    year: Annotated[int, typer.Option(help="The layout: 2020 or 2022 (with domains).")] = 2020,
-    machines: Annotated[int, typer.Option(help="Machine types.")] = 2,
-    sections: Annotated[int, typer.Option(help="Sections of each machine.")] = 2,
-    train_clips: Annotated[int, typer.Option(help="Training clips of a section.")] = 30,
-    test_clips: Annotated[int, typer.Option(help="Test clips of a section, half of them anomalous.")] = 24,
-    clip_seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 2.0,
-    difficulty: Annotated[float, typer.Option(help="0 easy; larger is harder.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-) -> None:
-    """Write a small synthetic corpus in the official layout, with faults of several physical kinds."""
-    from raysd.data.synthetic import Synthetic, synthesise
-    from raysd.settings import parse
-
-    asked = {
-        "year": year,
-        "machines": machines,
-        "sections": sections,
-        "train_clips": train_clips,
-        "test_clips": test_clips,
-        "clip_seconds": clip_seconds,
-        "difficulty": difficulty,
-        "seed": seed,
-    }
-    synthesise(folder, parse(Synthetic, asked, "raysd data synth"))
-    err.print(f"{folder}: {len(list(folder.rglob('*.wav')))} clips")
+    print(as_text(SCHEMAS[kind]()))
 
 
 def _refuse_results_in_a_jobs_folder(results: str) -> None:

@@ -95,7 +95,7 @@ def size_at(url: str) -> int | None:
 
 
 def json_at(url: str) -> Any:
-    """What a server answers as JSON, None where it answers anything else; BadInput where it cannot be reached."""
+    """What a server answers as JSON, None where it has no such answer; raises BadInput where it cannot be reached."""
     response = _asked(requests.get, url)
     with suppress(ValueError):
         return response.json() if response.ok else None
@@ -200,10 +200,19 @@ def _acquire(lock: FileLock, tell: Tell) -> None:
 
 
 def _asked(method: Callable[..., requests.Response], url: str, **options: Any) -> requests.Response:
-    try:
-        return method(url, headers=_HEADERS, timeout=TIMEOUT_SECONDS, **options)
-    except requests.RequestException as error:
-        raise BadInput(f"{url}: cannot be reached: {_reason(error)}") from None
+    """The answer to a short request; a server that is overloaded is asked again."""
+    failures = 0
+    while True:
+        try:
+            response = method(url, headers=_HEADERS, timeout=TIMEOUT_SECONDS, **options)
+        except requests.RequestException as error:
+            raise BadInput(f"{url}: cannot be reached: {_reason(error)}") from None
+        if response.status_code not in _PASSING:
+            return response
+        failures += 1
+        if failures == ATTEMPTS:
+            raise BadInput(f"{url}: {_status(response)}, {ATTEMPTS} times; try again later")
+        time.sleep(max(FIRST_WAIT_SECONDS * 2 ** (failures - 1), _wait_asked(response)))
 
 
 def _like(checksum: str, path: Path) -> str:
