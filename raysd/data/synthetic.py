@@ -38,16 +38,16 @@ _LEVEL = 0.04  # root mean square of a section's own sound, before gain
 class Synthetic(Settings):
     """A corpus to be made."""
 
-    year: Literal[2020, 2022] = 2020
-    """Layout and file names; 2022 has a source and a target domain, and attributes."""
+    year: Literal[2020, 2021, 2022, 2023, 2024] = 2020
+    """Layout and file names; from 2021 on with a source and a target domain, and attributes in the names."""
     machines: Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)] = 2
     """How many of the year's machine types, or which."""
     sections: Annotated[int, Field(ge=1)] = 2
-    """Sections of each machine."""
+    """Sections of each machine; from 2023 on there is but one."""
     train_clips: Annotated[int, Field(ge=2)] = 30
     """Training clips of a section, all normal."""
     test_clips: Annotated[int, Field(ge=4)] = 24
-    """Test clips of a section, half of them normal; in 2022 half of either from each domain."""
+    """Test clips of a section, half of them normal; half of either from each domain where there are domains."""
     clip_seconds: Annotated[float, Field(ge=0.5)] = 2.0
     sample_rate_hz: Annotated[int, Field(ge=8000)] = 16_000
     difficulty: Annotated[float, Field(ge=0, le=3)] = 1.0
@@ -119,7 +119,7 @@ def synthesise(out: Path, corpus: Synthetic = QUICKSTART) -> None:
 
 def _machines(corpus: Synthetic) -> dict[str, tuple[str, ...]]:
     """Machine -> numbers of its sections."""
-    table = YEARS[corpus.year].machines
+    table = {machine: sections for machine, sections in YEARS[corpus.year].machines.items() if sections[0]}
     names = corpus.machines if isinstance(corpus.machines, tuple) else tuple(table)[: corpus.machines]
     if isinstance(corpus.machines, int) and corpus.machines > len(table):
         raise BadInput(f"machines: {corpus.year} has {len(table)} machine types, not {corpus.machines}")
@@ -161,7 +161,7 @@ def _write_section(root: Path, corpus: Synthetic, machine: str, place: int, numb
             path.write_bytes(buffer.getbuffer())
             file_name = f"{machine}/{split}/{clip_name(corpus.year, name)}"
             rows.append([file_name, "spd", condition.speed_percent, "load", condition.load_percent])
-    if YEARS[corpus.year].domains:
+    if YEARS[corpus.year].attribute_lists:
         with (root / "dev_data" / machine / f"attributes_{number}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([["file_name", "d1p", "d1v", "d2p", "d2v"], *rows])
 

@@ -17,6 +17,8 @@ Label = Literal[0, 1]
 Attributes = tuple[tuple[str, str], ...]
 
 EXTENSIONS = ("wav", "flac", "ogg")
+RENAMED = "test_rename"
+"""The folder into which the organisers' tool copies evaluation test clips under names that tell label and domain."""
 _LABELS: dict[str, Label] = {"normal": 0, "anomaly": 1}
 _DOMAINS: dict[str, Domain] = {"0": "source", "1": "target"}
 _EXTENSION = r"\.(?P<extension>(?i:wav|flac|ogg))"
@@ -31,6 +33,8 @@ class Year:
     """Machine -> its sections in the development data and in the evaluation data, in the official order."""
     domains: bool
     """Whether clips come from a source and a target domain."""
+    attribute_lists: bool
+    """Whether each section comes with `attributes_NN.csv`."""
     section_prefix: Literal["id", "section"]
     """The word before a section's number, in names of clips and of score files."""
     name_fields: tuple[str, ...]
@@ -39,6 +43,7 @@ class Year:
     """The same grammar for reading: names with a label, names without."""
     examples: tuple[str, ...]
     test_folders: tuple[str, ...]
+    """Where a machine's test clips lie, as published; in `RENAMED` beside them they may lie again, with labels."""
     averaging: Literal["arithmetic", "harmonic"]
     """The mean taken over sections, machines and the metrics of the official score."""
     score_metrics: tuple[str, ...]
@@ -71,8 +76,8 @@ _ID_NAMES = (
     re.compile(r"id_(?P<section>[0-9]{2})_(?P<number>[0-9]+)" + _EXTENSION),
 )
 _SECTION_NAMES = (
-    re.compile(
-        r"section_(?P<section>[0-9]{2})_(?P<domain>source|target)_(?P<split>train|test)_(?P<label>normal|anomaly)"
+    re.compile(  # the list of 2024 names RoboticArm without the split: section_00_source_normal_0035_weight15_BckgF.wav
+        r"section_(?P<section>[0-9]{2})_(?P<domain>source|target)(?:_(?P<split>train|test))?_(?P<label>normal|anomaly)"
         r"_(?P<number>[0-9]+)(?:_(?P<attributes>.+))?" + _EXTENSION
     ),
     re.compile(
@@ -85,7 +90,8 @@ _SECTION_EXAMPLES = ("section_00_source_train_normal_0000_vel_8.wav", "section_0
 
 
 def _first_shot(number: int, evaluation: str) -> Year:
-    """2023 and 2024: one section a machine; the machines of the evaluation data are others."""
+    """2023 and 2024: one section a machine; the machines of the evaluation data are others. Layout, names and official
+    score are those of 2022 (nttcslab/dcase2023_task2_baseline_ae, nttcslab/dcase2023_task2_evaluator and 2024's)."""
     machines = "ToyCar ToyTrain bearing fan gearbox slider valve"
     return replace(YEAR_2022, number=number, machines=_same(machines, "00", "") | _same(evaluation, "", "00"))
 
@@ -94,6 +100,7 @@ YEAR_2022 = Year(
     number=2022,
     machines=_same("ToyCar ToyTrain bearing fan gearbox slider valve", "00 01 02", "03 04 05"),
     domains=True,
+    attribute_lists=True,
     section_prefix="section",
     name_fields=_SECTION_FIELDS,
     patterns=_SECTION_NAMES,
@@ -111,6 +118,7 @@ YEARS: dict[int, Year] = {
         | _same("ToyCar", "01 02 03 04", "05 06 07")
         | _same("ToyConveyor", "01 02 03", "04 05 06"),
         domains=False,
+        attribute_lists=False,
         section_prefix="id",
         name_fields=("label", "section", "number"),
         patterns=_ID_NAMES,
@@ -124,6 +132,7 @@ YEARS: dict[int, Year] = {
         YEAR_2022,
         number=2021,
         machines=_same("ToyCar ToyTrain fan gearbox pump slider valve", "00 01 02", "03 04 05"),
+        attribute_lists=False,
         examples=(_SECTION_EXAMPLES[0], "section_03_source_test_0000.wav"),
         test_folders=("source_test", "target_test", "test"),
         score_metrics=("auc_source", "auc_target", "pauc_source", "pauc_target"),

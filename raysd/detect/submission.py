@@ -3,6 +3,10 @@
 `anomaly_score_<machine>_id_NN.csv` (2020), `anomaly_score_<machine>_section_NN[_test].csv` (2022 and later) and
 `anomaly_score_<machine>_section_NN_source_test.csv` (2021; the same for `target`) hold lines `clip name,score`;
 `decision_result_...` files with the same endings hold `clip name,0 or 1`. Clips are joined by name, never by order.
+
+As the official evaluators from 2023 on do, this takes files as the official baseline names them, for instance
+`anomaly_score_DCASE2023T2bandsaw_section_00_test_seed13711_id(0_)_Eval.csv`, and clips by the names that the truth
+lists give them (`section_00_source_test_normal_0010_vel_15.wav` for `section_00_0010.wav`).
 """
 
 import csv
@@ -11,7 +15,7 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +23,8 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from raysd.data.layouts import YEARS, parse_name, read_truth, truth_name
+from raysd.data.lists import Key, read_renamed, read_truth
+from raysd.data.years import YEARS, parse_name, stem, truth_name
 from raysd.detect.metrics import (
     ALL_MACHINES,
     DOMAINS,
@@ -89,12 +94,12 @@ def read_scores(folder: Path, year: int) -> pd.DataFrame:
     Raises BadInput for a folder without score files, for a line that is not `name,score` or not finite (with file and
     line), for a clip named twice, or in the file of another section, and for two files of one section.
     """
-    return _read(folder, year, "score")
+    return _read(folder, year, "score", {}).drop(columns="clip")
 
 
 def read_decisions(folder: Path, year: int) -> pd.DataFrame:
     """The decisions of a submission, as `read_scores`, in a column `decision` (0 or 1); empty where there are none."""
-    return _read(folder, year, "decision")
+    return _read(folder, year, "decision", {}).drop(columns="clip")
 
 
 def evaluate_submission(folder: Path, truth: Path | None, year: int) -> Evaluation:
@@ -105,15 +110,14 @@ def evaluate_submission(folder: Path, truth: Path | None, year: int) -> Evaluati
     Raises BadInput for missing, extra or doubled files and clips.
     """
     _check_year(year)
-    scores = read_scores(folder, year)
-    scores["clip"] = scores["name"].map(truth_name)
-    decisions = read_decisions(folder, year)
-    if len(decisions):
-        decisions["clip"] = decisions["name"].map(truth_name)
-        _same_clips(folder, decisions, scores, "decision_result files", "the anomaly_score files")
-        scores = scores.merge(decisions[[*_KEY, "decision"]], on=_KEY, validate="one_to_one")
     if truth is not None and not truth.is_dir():
         raise BadInput(f"{truth}: no such folder; --truth takes the folder of the official truth lists")
+    renamed = read_renamed(truth, year) if truth is not None else {}
+    scores = _read(folder, year, "score", renamed)
+    decisions = _read(folder, year, "decision", renamed)
+    if len(decisions):
+        _same_clips(folder, decisions, scores, "decision_result files", "the anomaly_score files")
+        scores = scores.merge(decisions[[*_KEY, "decision"]], on=_KEY, validate="one_to_one")
     listed = read_truth(truth, year) if truth is not None else {}
     known = _listed_labels(listed, year) if listed else _labels_in_names(folder, truth, scores, year)
     _same_clips(folder, scores, known, "anomaly_score files", str(truth) if listed else "their names")
@@ -201,13 +205,15 @@ def _check_year(year: int) -> None:
         raise BadInput(f"--year {year}: not a known year; allowed: {', '.join(map(str, YEARS))}")
 
 
-def _read(folder: Path, year: int, kind: str) -> pd.DataFrame:
+def _read(folder: Path, year: int, kind: str, renamed: Mapping[Key, str]) -> pd.DataFrame:
+    """What `read_scores` or `read_decisions` gives, and in `clip` the name that truth lists have."""
     _check_year(year)
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder of anomaly_score_*.csv files")
     prefix = YEARS[year].section_prefix
-    pattern = re.compile(rf"(.+)_{prefix}_([0-9]{{2}})((?:_source|_target)?_test)?\.csv")
-    rows: list[tuple[str, str, str, float]] = []
+    baseline = r"(?:_seed[0-9]+.*)?"
+    pattern = re.compile(rf"(?:DCASE{year}T2)?(.+)_{prefix}_([0-9]{{2}})((?:_source|_target)?_test)?{baseline}\.csv")
+    rows: list[tuple[str, str, str, float, str]] = []
     seen: dict[tuple[str, str, str], Path] = {}
     paths = sorted(folder.glob(f"{_KINDS[kind]}_*.csv"))
     for path in paths:
@@ -220,17 +226,17 @@ def _read(folder: Path, year: int, kind: str) -> pd.DataFrame:
             said = _section_said(name, year)
             if said not in (None, section):
                 raise BadInput(f"{path}: line {line}: '{name}' is a clip of section {said}, not of {section}")
-            key = machine, section, truth_name(name)
+            key = machine, section, renamed.get((machine, stem(name)), truth_name(name))
             if key in seen:
                 where = "twice" if seen[key] == path else f"in {seen[key].name} already"
                 raise BadInput(f"{path}: line {line}: clip '{name}' is there {where}; every clip has one {kind}")
             seen[key] = path
-            rows.append((machine, section, name, value))
+            rows.append((machine, section, name, value, key[2]))
     if kind == "score" and not rows:
         raise BadInput(
             f"{folder}: no scores here; expected files such as anomaly_score_{_ending('fan', '01', '', year)}"
         )
-    return pd.DataFrame(rows, columns=["machine", "section", "name", kind])
+    return pd.DataFrame(rows, columns=["machine", "section", "name", kind, "clip"])
 
 
 def _lines(path: Path, kind: str) -> Iterator[tuple[int, str, float]]:

@@ -344,3 +344,101 @@ def test_roots_and_machines_that_are_missing(tmp_path: Path) -> None:
         BadInput, match=r"data.additional needs eval_data/<machine>/train below it; found dev_data, file"
     ):
         scan(tmp_path, 2020, additional=True)
+
+
+TRAIN_2023 = "section_00_source_train_normal_0000_vel_13.wav"
+TREE_2023 = (
+    f"dev_data/bearing/train/{TRAIN_2023}",
+    "dev_data/bearing/test/section_00_target_test_anomaly_0000_vel_12.wav",
+    f"eval_data/bandsaw/train/{TRAIN_2023}",
+    "eval_data/bandsaw/test/section_00_0000.wav",
+    "eval_data/bandsaw/test/section_00_0001.wav",
+)
+RENAMED_2023 = (
+    "eval_data/bandsaw/test_rename/section_00_target_test_normal_0000_vel_12.wav",
+    "eval_data/bandsaw/test_rename/section_00_source_test_anomaly_0001_vel_15.wav",
+)
+LIST_2023 = (
+    "bandsaw\nsection_00_0000.wav,section_00_target_test_normal_0000_vel_12.wav\n"
+    "section_00_0001.wav,section_00_source_test_anomaly_0001_vel_15.wav\n"
+)
+
+
+def kinds_of_tests(clips: list[Clip]) -> list[tuple[str, str, int | None, str | None]]:
+    return [
+        (clip.machine, Path(clip.path).parent.name, clip.label, clip.domain) for clip in clips if clip.split == "test"
+    ]
+
+
+@pytest.mark.parametrize("year", [2023, 2024])
+def test_machines_of_eval_alone_with_a_truth_list(tmp_path: Path, year: int) -> None:
+    machine = {2023: "bandsaw", 2024: "RoboticArm"}[year]
+    lay_out(tmp_path, *(path.replace("bandsaw", machine) for path in TREE_2023))
+    (tmp_path / f"eval_data_list_{year}.csv").write_text(LIST_2023.replace("bandsaw", machine))
+    clips = scan(tmp_path, year, additional=True)
+    assert sorted(kinds_of_tests(clips)) == [
+        (machine, "test", 0, "target"),
+        (machine, "test", 1, "source"),
+        ("bearing", "test", 1, "target"),
+    ]
+    assert {clip.machine: (clip.part, clip.domain) for clip in clips if clip.split == "train"} == {
+        machine: ("eval", "source"),
+        "bearing": ("dev", "source"),
+    }
+
+
+def test_renamed_copies_are_preferred_and_never_counted_twice(tmp_path: Path) -> None:
+    lay_out(tmp_path, *TREE_2023, *RENAMED_2023)
+    (tmp_path / "eval_data_list_2023.csv").write_text(LIST_2023)
+    assert [clip for clip in kinds_of_tests(scan(tmp_path, 2023, additional=True)) if clip[0] == "bandsaw"] == [
+        ("bandsaw", "test_rename", 1, "source"),
+        ("bandsaw", "test_rename", 0, "target"),
+    ]
+    (tmp_path / RENAMED_2023[0]).unlink()
+    with pytest.raises(BadInput, match=r"test_rename: 1 clips, but it should hold copies of all 2 .*or delete it"):
+        scan(tmp_path, 2023, additional=True)
+    shutil.rmtree(tmp_path / "eval_data/bandsaw/test")
+    assert ("bandsaw", "test_rename", 1, "source") in kinds_of_tests(scan(tmp_path, 2023, additional=True))
+
+
+def test_renamed_copies_of_other_years(tmp_path: Path) -> None:
+    arm = "section_00_source_normal_0035_weight15_BckgF.wav"  # without the split, as the list of 2024 has it
+    lay_out(tmp_path / "a", TREE_2023[0].replace("bearing", "fan"), TREE_2023[1].replace("bearing", "fan"))
+    lay_out(tmp_path / "a", f"eval_data/RoboticArm/train/{TRAIN_2023}", f"eval_data/RoboticArm/test_rename/{arm}")
+    found = kinds_of_tests(scan(tmp_path / "a", 2024, additional=True))
+    assert ("RoboticArm", "test_rename", 0, "source") in found
+    lay_out(tmp_path / "b", *FAN, *FAN_EVAL, "eval_data/fan/test_rename/anomaly_id_01_00000017.wav")
+    assert ("fan", "test_rename", 1, None) in kinds_of_tests(scan(tmp_path / "b", 2020, additional=True))
+
+
+def test_additional_training_data_of_a_machine_without_its_test_data(tmp_path: Path) -> None:
+    lay_out(tmp_path, *TREE_2023[:3])
+    clips = scan(tmp_path, 2023, additional=True)
+    assert [(clip.machine, clip.split) for clip in clips] == [
+        ("bearing", "test"),
+        ("bearing", "train"),
+        ("bandsaw", "train"),
+    ]
+
+
+def test_the_folder_raw_of_the_organisers_repository(tmp_path: Path) -> None:
+    paths = [path.replace("_data/", "_data/raw/") for path in (*TREE_2023, *RENAMED_2023)]
+    lay_out(tmp_path, *paths)
+    clips = scan(tmp_path, 2023, additional=True)
+    assert {clip.machine for clip in clips} == {"bearing", "bandsaw"}
+    assert {clip.path for clip in clips} == {path for path in paths if "/test/section_00_000" not in path}
+
+
+def test_copies_of_2021_in_one_folder_count_once(tmp_path: Path) -> None:
+    train, test = "section_00_source_train_normal_0000.wav", "section_00_source_test_normal_0000.wav"
+    lay_out(tmp_path, f"dev_data/fan/train/{train}", f"dev_data/fan/source_test/{test}", f"dev_data/fan/test/{test}")
+    assert kinds_of_tests(scan(tmp_path, 2021)) == [("fan", "source_test", 0, "source")]
+
+
+def test_copies_with_labels_that_are_known_to_be_wrong_are_refused(tmp_path: Path) -> None:
+    train, test = "section_03_source_train_normal_0000_car_F1.wav", "section_03_source_test_normal_0012_car_F1.wav"
+    lay_out(tmp_path, f"eval_data/ToyCar/train/{train}", f"eval_data/ToyCar/test_rename/{test}")
+    with pytest.raises(BadInput, match="list of 2022 whose labels of this machine are wrong; delete it"):
+        scan(tmp_path, 2022, additional=True)
+    (tmp_path / f"eval_data/ToyCar/test_rename/{test.replace('0012', '0112')}").touch()
+    assert len(scan(tmp_path, 2022, additional=True)) == 3

@@ -58,6 +58,17 @@ def test_layout_of_2022_has_domains_and_attributes(tmp_path: Path) -> None:
     assert speed["target"] > speed["source"] + 5
 
 
+@pytest.mark.parametrize("year", [2021, 2023, 2024])
+def test_layouts_of_the_other_years(tmp_path: Path, year: int) -> None:
+    synthesise(tmp_path / "out", SMALL.model_copy(update={"year": year, "sections": 1, "machines": 2}))
+    clips = scan(tmp_path / "out", year)
+    assert {(clip.machine, clip.section) for clip in clips} == {("ToyCar", "00"), ("ToyTrain", "00")}
+    assert {clip.domain for clip in clips} == {"source", "target"}
+    folders = {Path(clip.path).parent.name for clip in clips}
+    assert folders == ({"train", "source_test", "target_test"} if year == 2021 else {"train", "test"})
+    assert (tmp_path / "out/dev_data/ToyCar/attributes_00.csv").is_file() == (year > 2021)
+
+
 def test_same_settings_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         synthesise(tmp_path / name, SMALL)
