@@ -10,12 +10,13 @@ import torch
 from corpus import corpus, report
 
 from raysd.data.store import open_store
+from raysd.items import batches
 from raysd.model.draws import Draws
 from raysd.model.spectra import Spectra
 from raysd.recipe import Recipe
 from raysd.settings import with_changes
 from raysd.study.design import load_study
-from raysd.train import Detector, TrainingSet, augmented_view, autocast, batches, parameter_groups, train
+from raysd.train import Detector, TrainingSet, augmented_view, autocast, parameter_groups, train
 from raysd.trial import clip_classes
 
 RUNS, EPOCHS = 5, 2
@@ -26,7 +27,7 @@ def resident(recipe: Recipe, spectra: Spectra, data: TrainingSet) -> float:
     detector = Detector(recipe, spectra, data, seed=0).train()
     if recipe.train.channels_last:
         detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimiser = torch.optim.AdamW(parameter_groups(detector, recipe.train), lr=1e-4)
+    optimiser = torch.optim.AdamW([group for _, group in parameter_groups(detector, recipe)], lr=1e-4)
     item_B = next(batches(0, 0, len(data.row_N), recipe.train.batch_size))
     draws = Draws(0, 0, item_B, 0), Draws(0, 0, item_B, 1)
     views = tuple(augmented_view(recipe, detector, spectra, data, view) for view in draws)
