@@ -122,7 +122,7 @@ class StudyProgress:
 
     def _states(self) -> str:
         running = list(self._running.values())
-        share = sum(epoch.get("epoch", 0) / trial.recipe.train.epochs for trial, epoch in running)
+        share = sum(epoch["epoch"] / trial.recipe.train.epochs for trial, epoch in running if epoch)
         settled, elapsed = self._settled, time.monotonic() - self._began
         waiting = self._total - settled - len(running)
         left = f"  about {duration(elapsed * (self._total / (settled + share) - 1))} left" if settled + share else ""

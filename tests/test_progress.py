@@ -7,12 +7,15 @@ from rich.console import Console
 
 from raysd.progress import StudyProgress
 from raysd.recipe import Recipe
+from raysd.settings import with_changes
 from raysd.study.design import Trial
 
 
 def test_a_log_gets_what_a_terminal_shows(tiny_recipe: Recipe) -> None:
     log = io.StringIO()
-    trials = [Trial(name, "variant", tiny_recipe, i, "") for i, name in enumerate(("without [mixup]", "other"))]
+    untrained = with_changes(tiny_recipe, {"train.epochs": 0}, "test")
+    recipes = {"without [mixup]": tiny_recipe, "untrained": untrained}
+    trials = [Trial(name, "variant", recipe, i, "") for i, (name, recipe) in enumerate(recipes.items())]
     with StudyProgress(Console(file=log, width=160), 4, heartbeat_seconds=0.02) as watch:
         watch.note("dashboard: http://[::1]:8265")
         watch.started(trials[0])
@@ -27,7 +30,7 @@ def test_a_log_gets_what_a_terminal_shows(tiny_recipe: Recipe) -> None:
     states, one, other = last.split(" | ")
     assert states.startswith("0 done, 0 failed, 2 running, 2 waiting  about ")
     assert one == "without [mixup] seed 0  epoch 1/2  loss 0.250  80 clips/s"
-    assert other == "other seed 1  epoch 0/2  starting"
+    assert other == "untrained seed 1  epoch 0/0  starting"
     said = log.getvalue()
     time.sleep(0.1)
     assert log.getvalue() == said  # no beat after the end
