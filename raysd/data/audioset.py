@@ -37,8 +37,12 @@ class Listed:
     """Of its file."""
     wanted: int
     """Segments of the classes that were asked for."""
-    there: int
-    """Those whose clips are there."""
+    paths: frozenset[str] = field(repr=False)
+    """The clips that are there."""
+
+    @property
+    def there(self) -> int:
+        return len(self.paths)
 
     @property
     def missing(self) -> int:
@@ -90,6 +94,9 @@ class _Corpus(Settings):
     """Which channel of a recording with several is used, counted from 0; or their mean."""
     dtype: Literal["int16", "float16"] = "int16"
     """How samples are kept."""
+    shards: Annotated[int, Field(ge=1)] = 1
+    """Parts into which the corpus is cut, by the clips' paths, so that each worker decodes and reads only its own. A
+    batch has equally many items of each, and a clip is mixed with others of its shard, which changes the numbers."""
 
 
 class AudioSet(_Corpus):
@@ -126,11 +133,16 @@ class AudioSet(_Corpus):
         found = dict[Segment, str]()
         for path in audio:
             said = _CLIP.fullmatch(os.path.splitext(os.path.basename(path))[0])
-            for start_ms in starts.get(said["ytid"], ()) if said else ():
+            if said is None:
+                continue
+            for start_ms in starts.get(said["ytid"], ()):
                 if _is_start(said["start"], start_ms):
                     found.setdefault((said["ytid"], start_ms), path)  # where it is there under two names: the first
         paths = sorted(set(found.values()))
-        lists = tuple(Listed(name, len(own[name]), len(own[name] & found.keys())) for name in self.lists)
+        lists = tuple(
+            Listed(name, len(of_list), frozenset(found[one] for one in of_list & found.keys()))
+            for name, of_list in own.items()
+        )
         if not paths:
             if not starts:
                 raise BadInput(f"{root}: corpus.classes: no clip of {', '.join(self.lists)} is of one of them")

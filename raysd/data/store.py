@@ -1,18 +1,21 @@
 """The clips of a data set, decoded once a node into one memory-mapped array with an Arrow index.
 
 A store is a folder of the cache, which lies on the node's own disk, with `samples.bin` (all clips one after another),
-`index.parquet` (a row per clip) and `store.json`. It is built in a hidden folder and made visible by one rename. What
+`index.arrow` (a row per clip) and `store.json`. It is built in a hidden folder and made visible by one rename. What
 guards what:
 
 - The folder's name is made from the listing (path, size, time of change and meaning of every file) and the decoding:
   finding a store reads no audio, and changed recordings are never taken for decoded ones.
 - A file lock lets one process of a node build while the others wait. The system frees it when its holder dies, and who
   waited goes on with what is there.
-- The journal of a build (see `build`) lets a killed one be continued without decoding anything twice, and without
-  keeping what was torn or damaged. The result is the same to the byte.
+- The journal of a build (see `build`) lets a killed one be continued without decoding anything twice but what was in
+  memory, and without keeping what was torn or damaged. The result is the same to the byte.
 - The fingerprint, made from the SHA-256 of every recording, says that two nodes hold the same clips: a trial asks for
   the one that its study was planned with.
-- Opening compares the lengths of the files only, and `Store.verify` the samples of each clip with their CRC-32.
+- Opening compares the checksum of the index and the lengths of the files, and `Store.verify` the samples of each clip
+  with their CRC-32.
+
+A corpus that is too large for one node lies in `shards`. What all of this costs is in docs/store.md.
 
 B items of a batch.
 """
@@ -24,37 +27,27 @@ import shutil
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Protocol
+from typing import Annotated, Literal, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pydantic import Field, field_validator
 
-from raysd.data.build import JOURNAL, SAMPLES, Decoding, Written, decode_into
+from raysd.data.build import JOURNAL, SAMPLES, Decoding, decode_into
+from raysd.data.index import INDEX, clips_of, fingerprint_of, read_index, write_index
 from raysd.data.layouts import Clip, require_train_and_test, scan
+from raysd.data.listed import Listed, Note
 from raysd.errors import BadInput
 from raysd.settings import Settings
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever a store of the same listing would hold something else than before."""
 
 _SHOWN = 5  # bad clips that the one line of an error names
-_INDEX = pa.schema(
-    [
-        *((name, pa.string()) for name in ("path", "machine", "section", "part", "domain", "split")),
-        ("label", pa.int8()),
-        ("attributes", pa.map_(pa.string(), pa.string())),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("source_rate_hz", pa.int32()),
-        ("checksum", pa.string()),
-        ("samples_crc32", pa.uint32()),
-    ]
-)
 
 
 class Listing(Protocol):
@@ -73,6 +66,17 @@ class Listing(Protocol):
 
     def require(self, root: Path, clips: list[Clip]) -> None:
         """Raises BadInput where the clips that could be decoded are not enough for what they are for."""
+        ...
+
+
+@runtime_checkable
+class Remembered(Listing, Protocol):
+    """A listing that is made anew at each scan, from its settings and what lies below `root` alone: what it found is
+    noted, and found again as long as nothing there was changed."""
+
+    @property
+    def settings_text(self) -> str | None:
+        """Names its settings; None where it is not such a listing after all."""
         ...
 
 
@@ -100,6 +104,10 @@ class Data(Settings):
     def _canonical(cls, machines: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if machines is None else tuple(sorted(set(machines)))
 
+    @property
+    def settings_text(self) -> str:
+        return repr(self)
+
     def scan(self, root: Path) -> list[Clip]:
         """See `layouts.scan`."""
         return scan(root, self.year, self.machines, self.additional)
@@ -123,11 +131,6 @@ class Store:
         about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         self.root = root
         self.data = data
-        self.clips: pd.DataFrame = _read_index(folder / "index.parquet")
-        """A row per clip, 0 .. N-1, sorted by path: path, machine, section, part, domain, split, label, attributes,
-        offset and length (in samples of the store), source_rate_hz, checksum (SHA-256 of the file), samples_crc32. A
-        domain or label that is not known is missing; labels are nullable (Int8); attributes are tuples of (name,
-        value)."""
         self.samples: np.memmap = np.memmap(folder / SAMPLES, dtype=data.dtype, mode="r")
         """All clips one after another; int16 or float16."""
         self.fingerprint: str = about["fingerprint"]
@@ -135,18 +138,27 @@ class Store:
         labels of test clips."""
         self.skipped: list[tuple[str, str]] = [(path, reason) for path, reason in about["skipped"]]
         """Path and reason of each clip that was left out by `skip_bad`."""
-        self._folder = folder
+        self.folder = folder
+        self._index = read_index(folder / INDEX, about["index_crc32"])
         self._flat = np.asarray(self.samples)  # slices of a plain array are cheaper than those of a memory map
-        self._offset_N: np.ndarray = self.clips["offset"].to_numpy()
-        self._length_N: np.ndarray = self.clips["length"].to_numpy()
-        if len(self.clips) != about["clips"] or len(self._flat) != self._length_N.sum():
+        self._offset_N: np.ndarray = self._index["offset"].to_numpy()
+        self._length_N: np.ndarray = self._index["length"].to_numpy()
+        if len(self._flat) != self._length_N.sum():
             raise ValueError("files of different lengths")
+
+    @cached_property
+    def clips(self) -> pd.DataFrame:
+        """A row per clip, 0 .. N-1, sorted by path: path, machine, section, part, domain, split, label, attributes,
+        offset and length (in samples of the store), source_rate_hz, checksum (SHA-256 of the file), samples_crc32. A
+        domain or label that is not known is missing; labels are nullable (Int8); attributes are tuples of (name,
+        value)."""
+        return clips_of(self._index)
 
     def verify(self) -> None:
         """Reads all samples. Raises BadInput where they are not what was decoded: a bad disk, an incomplete copy."""
         for path, offset, length, crc32 in self.clips[["path", "offset", "length", "samples_crc32"]].to_numpy():
             if zlib.crc32(self._flat[offset : offset + length].data) != crc32:
-                raise _damaged(self._folder, f"the samples of {path} have another checksum")
+                raise _damaged(self.folder, f"the samples of {path} have another checksum")
 
     def waveforms(self, rows_B: np.ndarray, starts_B: np.ndarray, samples: int) -> np.ndarray:
         """(B, samples) float32 in [-1, 1): pieces of the clips in rows `rows_B`, from sample `starts_B` of each on.
@@ -154,15 +166,19 @@ class Store:
         A clip that ends before is repeated from its start. (With float16, what was louder than full scale still is.)
         """
         wave_BS = np.empty((len(rows_B), samples), dtype=np.float32)
-        places = zip(self._offset_N[rows_B].tolist(), self._length_N[rows_B].tolist(), starts_B.tolist(), strict=True)
-        for wave_S, (offset, length, start) in zip(wave_BS, places, strict=True):
-            if start + samples <= length:
-                wave_S[:] = self._flat[offset + start : offset + start + samples]
-            else:
-                wave_S[:] = self._flat[offset + (start + np.arange(samples)) % length]
+        self.read(rows_B, starts_B, wave_BS)
         if self._flat.dtype == np.int16:
             wave_BS *= 2.0**-15
         return wave_BS
+
+    def read(self, rows_B: np.ndarray, starts_B: np.ndarray, raw_BS: np.ndarray) -> None:
+        """Fills `raw_BS` with the same pieces, their numbers as they are kept: int16 not yet divided by 2**15."""
+        places = zip(self._offset_N[rows_B].tolist(), self._length_N[rows_B].tolist(), starts_B.tolist(), strict=True)
+        for raw_S, (offset, length, start) in zip(raw_BS, places, strict=True):
+            if start + len(raw_S) <= length:
+                raw_S[:] = self._flat[offset + start : offset + start + len(raw_S)]
+            else:
+                raw_S[:] = self._flat[offset + (start + np.arange(len(raw_S))) % length]
 
 
 def open_store(
@@ -177,21 +193,23 @@ def open_store(
 
     Several processes may ask at the same time: one builds, the others wait. A build that did not end is continued.
     `progress` gets (clips done, clips in all) after each clip, and once before for those that were there already.
-    Raises BadInput for a folder without such clips (see `layouts.scan`), for a cache that cannot be written, and for
+    Raises BadInput for a folder without such clips (see `Listing.scan`), for a cache that cannot be written, and for
     one with too little room, before anything is decoded. Raises BadClips for clips that cannot be decoded, all of them,
     unless `skip_bad` leaves those out.
     """
-    clips = data.scan(root)
-    folder = cache / _key(root, data, clips)
+    listed, bytes_N, folder, note = _find(root, data, cache)
     if not folder.is_dir():
+        clips = listed.clips or data.scan(root)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with _lock(folder):
                 if not folder.is_dir():
-                    _build(root, data, clips, folder, skip_bad, progress, workers or os.cpu_count() or 1)
+                    _build(root, data, clips, bytes_N, folder, skip_bad, progress, workers or os.cpu_count() or 1)
         except OSError as error:
             raise BadInput(f"{cache}: the decoded clips cannot be written there: {error.strerror or error}") from None
-    return _open(root, data, folder, skip_bad, len(clips))
+    if note:
+        note.write(listed)
+    return _open(root, data, folder, skip_bad, len(listed.paths))
 
 
 def known_fingerprint(root: Path, data: Listing, cache: Path, skip_bad: bool = False) -> str | None:
@@ -199,26 +217,30 @@ def known_fingerprint(root: Path, data: Listing, cache: Path, skip_bad: bool = F
 
     Raises BadInput as `open_store` does for a folder without such clips and for bad clips that are known already.
     """
-    clips = data.scan(root)
-    folder = cache / _key(root, data, clips)
-    return _open(root, data, folder, skip_bad, len(clips)).fingerprint if folder.is_dir() else None
+    listed, _, folder, _ = _find(root, data, cache)
+    return _open(root, data, folder, skip_bad, len(listed.paths)).fingerprint if folder.is_dir() else None
 
 
-def _key(root: Path, data: Listing, clips: list[Clip]) -> str:
-    """Names a store: the listing with sizes and times of change, and the decoding."""
-    digest = hashlib.sha256(json.dumps([FORMAT, _decoding(data)]).encode())
-    for clip in clips:
-        try:
-            stat = os.stat(root / clip.path)
-            state = (stat.st_size, stat.st_mtime_ns)
-        except OSError:
-            state = None
-        digest.update(f"{clip!r}{state}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:20]
+def _find(root: Path, data: Listing, cache: Path) -> tuple[Listed, np.ndarray, Path, Note | None]:
+    """What is there now of the listing, the sizes in bytes of its clips, (N,), the folder of their store, and the note
+    that is to be written where none held."""
+    settings = data.settings_text if isinstance(data, Remembered) else None
+    note = None if settings is None else Note(cache, root, settings)
+    listed = note.read() if note else None
+    if listed is None:
+        if note:
+            note.begin()
+        listed = Listed.of(data.scan(root))
+    else:
+        note = None
+    states_N2 = listed.states(root)
+    key = hashlib.sha256(json.dumps([FORMAT, _decoding(data), listed.digest]).encode())
+    key.update(states_N2.tobytes())
+    return listed, states_N2[:, 0], cache / key.hexdigest()[:20], note
 
 
-def _decoding(data: Listing) -> dict[str, Any]:
-    return {"sample_rate_hz": data.sample_rate_hz, "channel": data.channel, "dtype": data.dtype}
+def _decoding(data: Listing) -> Decoding:
+    return Decoding(data.sample_rate_hz, data.channel, data.dtype)
 
 
 def _open(root: Path, data: Listing, folder: Path, skip_bad: bool, of: int) -> Store:
@@ -251,6 +273,7 @@ def _build(
     root: Path,
     data: Listing,
     clips: list[Clip],
+    bytes_N: np.ndarray,
     folder: Path,
     skip_bad: bool,
     progress: Callable[[int, int], None] | None,
@@ -258,23 +281,19 @@ def _build(
 ) -> None:
     """Whatever ends this early leaves its work in the hidden folder, for the next one to continue."""
     building = _building(root, data, folder)
-    written = decode_into(building, root, clips, Decoding(**_decoding(data)), progress, workers)
-    rows: list[dict[str, Any]] = []
-    kept: list[Clip] = []
-    bad: list[tuple[str, str]] = []
-    offset = 0
-    for clip, entry in zip(clips, written, strict=True):
-        if entry.bad is not None:
-            bad.append((clip.path, entry.bad))
-        else:
-            kept.append(clip)
-            rows.append(_row(clip, entry, offset))
-            offset += entry.length
-    if bad and not (skip_bad and kept):
-        _refuse(root, bad, len(clips))
-    data.require(root, kept)
-    pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX), building / "index.parquet")
-    about = {"fingerprint": _fingerprint(data, rows), "clips": len(rows), "skipped": bad}
+    written = decode_into(building, root, clips, bytes_N, _decoding(data), progress, workers)
+    bad = [(clip.path, entry.bad) for clip, entry in zip(clips, written, strict=True) if entry.bad is not None]
+    if bad:
+        clips = [clip for clip, entry in zip(clips, written, strict=True) if entry.bad is None]
+        written = [entry for entry in written if entry.bad is None]
+        if not (skip_bad and clips):
+            _refuse(root, bad, len(bad) + len(clips))
+    data.require(root, clips)
+    about = {
+        "fingerprint": fingerprint_of(_decoding(data), clips, written),
+        "index_crc32": write_index(building / INDEX, clips, written),
+        "skipped": bad,
+    }
     (building / "store.json").write_text(json.dumps(about), encoding="utf-8")
     for path in building.iterdir():
         with path.open("rb+") as file:
@@ -302,30 +321,3 @@ def _building(root: Path, data: Listing, folder: Path) -> Path:
 def _lock(folder: Path, timeout: float = -1) -> FileLock:
     """What a process holds that builds the store `folder`; the system frees it when the process dies."""
     return FileLock(folder.with_name(f"{folder.name}.lock"), timeout)
-
-
-def _row(clip: Clip, entry: Written, offset: int) -> dict[str, Any]:
-    return {
-        **{name: getattr(clip, name) for name in ("path", "machine", "section", "part", "domain", "split", "label")},
-        "attributes": list(clip.attributes),
-        "offset": offset,
-        "length": entry.length,
-        "source_rate_hz": entry.source_rate_hz,
-        "checksum": entry.checksum,
-        "samples_crc32": entry.samples_crc32,
-    }
-
-
-def _fingerprint(data: Listing, rows: list[dict[str, Any]]) -> str:
-    """What is trained on and scored. Not what only the truth lists say of test clips: a trial needs none of it."""
-    names = ("path", "checksum", "machine", "section", "part", "split", "attributes")
-    clips = [[*(row[name] for name in names), row["domain"] if row["split"] == "train" else None] for row in rows]
-    text = json.dumps([_decoding(data), sorted(clips, key=lambda clip: clip[0])])
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _read_index(path: Path) -> pd.DataFrame:
-    clips = pq.read_table(path, schema=_INDEX, memory_map=True).to_pandas()
-    clips["label"] = clips["label"].astype("Int8")
-    clips["attributes"] = [tuple(pairs) for pairs in clips["attributes"]]
-    return clips

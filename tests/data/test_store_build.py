@@ -84,7 +84,7 @@ def test_a_killed_build_shows_nothing_and_hinders_nobody(root: Path, tmp_path: P
     assert known_fingerprint(root, Data(), cache) is None
     assert len(open_store(root, Data(), cache).clips) == 41
     assert len(visible(cache)) == 1
-    assert not list(cache.glob(".*"))
+    assert not list(cache.glob(".building-*"))
 
 
 def test_a_cache_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
