@@ -27,6 +27,7 @@ docs: $(READY)  ## what is generated from the settings' classes and the schema o
 	$(BIN)/python -m raysd.study.reference > docs/study-file.md
 	$(BIN)/raysd schema study > studies/study.schema.json
 	$(BIN)/raysd schema recipe > studies/recipe.schema.json
+	$(BIN)/raysd schema pretraining > studies/pretraining.schema.json
 
 bench: $(READY)  ## each prints a ratio measured side by side
 	for bench in bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 
@@ -15,7 +16,7 @@ from raysd.model.norms import set_micro_batch
 from raysd.model.spectra import Spectra
 from raysd.recipe import Recipe
 from raysd.study.cost import Rate, embedding_shape, training_shape
-from raysd.train import Detector, TrainingSet, batch_loss, batches, embed, parameter_groups
+from raysd.train import Detector, TrainingSet, batch_loss, coming, embed, parameter_groups
 from raysd.trial import Place, model_groups, prepared, used_recipe, warm_spectra, warm_store
 
 SECONDS = 120.0
@@ -52,7 +53,7 @@ def calibrate(recipes: Sequence[Recipe], place: Place, progress: Callable[[int, 
 def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], None]) -> Rate:
     end, used = time.perf_counter() + seconds, used_recipe(recipe, place.scale)
     store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
-    spectra = warm_spectra(store, recipe.features, place.device)
+    spectra = warm_spectra(store, recipe.features, place.device, place.scale)
     _, row_N = next(model_groups(recipe, store.clips))
     clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
     data = replace(data, row_N=data.row_N.to(spectra.device), label_N=data.label_N.to(spectra.device))
@@ -72,7 +73,7 @@ def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], N
 
     row_M = torch.tensor(clips["row"].to_numpy())
 
-    def embedded() -> Iterator[int]:
+    def embedded() -> Generator[int, None, None]:
         for turn in count():
             chosen = torch.arange(turn * _CLIPS_AT_ONCE, (turn + 1) * _CLIPS_AT_ONCE) % len(row_M)
             embed(used, detector, spectra, row_M[chosen], own_MC[chosen])
@@ -81,31 +82,31 @@ def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], N
     return Rate(recipe, items_per_second, _rate(embedded(), seconds, tick))
 
 
-def _steps(recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet) -> Iterator[int]:
+def _steps(recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet) -> Generator[int, None, None]:
     """Trains, as raysd.train.train does, without end; gives the items of each step."""
     groups = [group for _, group in parameter_groups(detector, recipe)]
     optimiser = torch.optim.AdamW(groups, lr=0.0)  # so that it stays finite
     limit = recipe.train.clip_grad_norm or math.inf
     detector.train()
-    for epoch in count():
-        for item_B in batches(0, epoch, len(data.row_N) * recipe.segments.train_count, recipe.train.batch_size):
-            item_B = item_B.to(data.row_N.device)
-            loss, _ = batch_loss(recipe, detector, spectra, data, 0, epoch, item_B)
+    with coming(recipe, detector, spectra, data, 0, count()) as made:
+        for batch in made:
+            loss, _ = batch_loss(recipe, detector, batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(detector.parameters(), limit)
             optimiser.step()
             detector.objective.after_step(detector.encoder)
             loss.item()  # waits for an accelerator
-            yield len(item_B)
+            yield batch.num_items
 
 
-def _rate(work: Iterator[int], seconds: float, tick: Callable[[], None]) -> float:
+def _rate(work: Generator[int, None, None], seconds: float, tick: Callable[[], None]) -> float:
     """Units of work a second; the first piece, in which memory is found, is not counted."""
     end = time.perf_counter() + seconds
-    next(work)
-    began, done = time.perf_counter(), 0
-    while not done or time.perf_counter() < end:
-        done += next(work)
-        tick()
-    return done / (time.perf_counter() - began)
+    with closing(work):
+        next(work)
+        began, done = time.perf_counter(), 0
+        while not done or time.perf_counter() < end:
+            done += next(work)
+            tick()
+        return done / (time.perf_counter() - began)

@@ -29,6 +29,8 @@ def pretrain(
 
     Interrupt it when you like: the same command goes on from the last epoch. What is finished is not trained again.
     """
+    from raysd.errors import BadInput
+    from raysd.machine import num_gpus
     from raysd.pretrain import Preparation, is_done, run
     from raysd.progress import EpochProgress, bar
     from raysd.results.storage import absolute
@@ -49,27 +51,33 @@ def pretrain(
         device="cuda" if scale.gpus_per_worker else "cpu",
         command=tuple(sys.argv),
     )
+    on_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if scale.gpus_per_worker and not on_cluster and not num_gpus():
+        fix = "raysd doctor says why; without one, --set scale.gpus_per_worker=0 trains on the CPU"
+        raise BadInput(
+            f"{loaded.name}: scale.gpus_per_worker is {scale.gpus_per_worker:g}, but no GPU works here; {fix}"
+        )
     prepared, root = Preparation(loaded, place), Results(place.results_root)
     root.writable()
     for line in (*map(str, prepared.survey.lists), *prepared.cost()):
         _say(line)
     with bar(err, "decoding clips") as progress:
-        job = prepared.job(progress)
-    if is_done(root, job.key):
-        _say(f"these weights are there already: {job.key}")
+        job = prepared.job(progress, decode=not on_cluster)
+    if job.fingerprint and is_done(root, loaded.key(job.fingerprint)):
+        _say(f"these weights are there already: {loaded.key(job.fingerprint)}")
         return
     try:
         with EpochProgress(err, loaded.recipe.train.epochs) as watch:
-            if scale.workers > 1 or os.environ.get("RAY_ADDRESS"):
+            if scale.workers > 1 or on_cluster:
                 from raysd.scale.pretrain import on_workers  # ray takes seconds to import
 
-                run(job, lambda: on_workers(job, watch.epoch, _say))
+                key = run(job, lambda: on_workers(job, watch.epoch, _say))
             else:
-                run(job, lambda: job(place.device, watch.epoch))
+                key = run(job, lambda: job(place.device, watch.epoch))
     except KeyboardInterrupt:
         _say("interrupted: the same command goes on from the last epoch")
         raise typer.Exit(130) from None
-    _say(f"weights {job.key} are in {root}/pretrained; in a recipe: pretrained: checkpoint:{job.key}")
+    _say(f"weights {key} are in {root}/pretrained; in a recipe: pretrained: checkpoint:{key}")
 
 
 def _say(line: str) -> None:

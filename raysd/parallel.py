@@ -33,6 +33,10 @@ class Scale(Settings):
     """Compile the encoder with torch.compile (needs a C++ compiler); pays for long trainings on a GPU."""
     precision: Literal["fp32", "bf16"] | None = None
     """The encoder's arithmetic instead of the recipe's `train.precision`; records say so. null: the recipe's."""
+    device_cache: Literal["auto"] | bool = "auto"
+    """Keep the log-mels of all clips ready: in the GPU's memory, or on a CPU in one memory-mapped file of the cache
+    that all trials of a node share. auto: on a GPU only if they fit into half of a trial's share of it. false: compute
+    those of each batch from its samples, in the background; the numbers are the same."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial is started again whose process or node died; it goes on from its last epoch."""
 
@@ -114,6 +118,16 @@ def from_first(value: Any) -> Any:
     with _watched():
         dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_all(value: Any) -> list[Any]:
+    """What each worker has, in the order of ranks, on every worker."""
+    if world() == 1:
+        return [value]
+    found = [None] * world()
+    with _watched():
+        dist.all_gather_object(found, value)
+    return found
 
 
 def lost_worker(error: BaseException) -> bool:

@@ -8,17 +8,19 @@ of a worker's share, N training clips, F bands, T frames, D embedding.
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from raysd.items import TrainingSet, num_batches
 from raysd.model.augment import AugmentBatch, apply
-from raysd.model.draws import Draws, permutation
+from raysd.model.draws import Draws
 from raysd.model.encoding import build_encoder
 from raysd.model.features import EfficientATMel
 from raysd.model.losses import build_objective
@@ -28,6 +30,7 @@ from raysd.model.pretrained import LoadReport, Weights, depth_groups, load, set_
 from raysd.model.segments import num_frames, score_starts, train_starts
 from raysd.model.spectra import Spectra
 from raysd.parallel import Scale, average_gradients, from_first, gather, rank, share
+from raysd.prefetch import prefetched
 from raysd.recipe import Recipe, Training
 
 keep_from_compiling()
@@ -64,12 +67,16 @@ class Checkpoint(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """The clips that one model is trained on: their rows in the store, and the class of each."""
+class Batch:
+    """This worker's share of a batch of `num_items` items: two augmented views of each (spec_BFT), and its class."""
 
-    row_N: Tensor
-    label_N: Tensor
-    num_classes: int
+    num_items: int
+    views: tuple[Tensor, Tensor]
+    draws: tuple[Draws, Draws]
+    label_B: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.views, *(draws.item_B for draws in self.draws), self.label_B]
 
 
 class Detector(nn.Module):
@@ -91,7 +98,7 @@ class Detector(nn.Module):
         if recipe.features.normalise == "fixed":
             mean_F1, std_F1 = mean_F1 + EfficientATMel.MEAN, std_F1 * EfficientATMel.STD
         elif recipe.features.normalise != "none":
-            mean_F1, std_F1 = spectra.statistics(data.row_N.tolist(), recipe.features.normalise == "band")
+            mean_F1, std_F1 = data.statistics(spectra, recipe.features.normalise == "band")
         self.register_buffer("mean_F1", mean_F1)
         self.register_buffer("std_F1", std_F1)
         self.mean_F1: Tensor
@@ -123,7 +130,7 @@ def train(
     and get equal results. Raises NonFiniteLoss.
     """
     settings, device = recipe.train, spectra.device
-    data = replace(data, row_N=data.row_N.to(device), label_N=data.label_N.to(device))
+    data = data.to(device)
     detector = Detector(recipe, spectra, data, seed, weights).to(device)
     synchronise(detector)
     set_micro_batch(detector, scale.micro_batch and 2 * scale.micro_batch)  # two views of each item
@@ -141,74 +148,100 @@ def train(
     state = nn.ModuleDict({"detector": detector, **({"averaged": averaged} if averaged else {})})
     history = _restore(checkpoint, state, optimiser)
 
-    num_items = len(data.row_N) * recipe.segments.train_count
+    num_items = data.num_items(recipe.segments.train_count)
     steps = num_batches(num_items, settings.batch_size)
     scoring = cast(Detector, averaged.module) if averaged else detector
-    for epoch in range(len(history), settings.epochs):
-        if history and not keeps(epoch, scoring):
-            raise GivenUp(f"after {epoch} epochs")
-        began, losses, norm = time.perf_counter(), [], 0.0
-        detector.train()
-        only_new = recipe.tuning.only_new(epoch)
-        set_trained(detector.encoder, detector.loaded, only_new, recipe.encoder.head)
-        for step, item_G in enumerate(batches(seed, epoch, num_items, settings.batch_size)):
-            rate = learning_rate(settings, epoch * steps + step, steps)
-            for group, (factor, _) in zip(optimiser.param_groups, groups, strict=True):
-                group["lr"] = rate * factor
-            loss, parts = batch_loss(recipe, detector, spectra, data, seed, epoch, item_G.to(device))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            average_gradients(detector)
-            limit = settings.clip_grad_norm or math.inf
-            norm = nn.utils.clip_grad_norm_(detector.parameters(), limit)
-            losses.append(torch.stack([loss.detach(), *(part.detach() for part in parts.values())]))
-            if not bool(torch.isfinite(losses[-1][0]) & torch.isfinite(norm)):
-                raise NonFiniteLoss(
-                    f"loss {loss.item()} and gradient norm {float(norm)} in epoch {epoch + 1}, step {step + 1}"
+    epochs = range(len(history), settings.epochs)
+    with coming(recipe, detector, spectra, data, seed, epochs) as made:
+        for epoch in epochs:
+            if history and not keeps(epoch, scoring):
+                raise GivenUp(f"after {epoch} epochs")
+            began, losses, norm = time.perf_counter(), [], 0.0
+            detector.train()
+            only_new = recipe.tuning.only_new(epoch)
+            set_trained(detector.encoder, detector.loaded, only_new, recipe.encoder.head)
+            for step, batch in enumerate(islice(made, steps)):
+                rate = learning_rate(settings, epoch * steps + step, steps)
+                for group, (factor, _) in zip(optimiser.param_groups, groups, strict=True):
+                    group["lr"] = rate * factor
+                loss, parts = batch_loss(recipe, detector, batch)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                average_gradients(detector)
+                limit = settings.clip_grad_norm or math.inf
+                norm = nn.utils.clip_grad_norm_(detector.parameters(), limit)
+                losses.append(torch.stack([loss.detach(), *(part.detach() for part in parts.values())]))
+                if not bool(torch.isfinite(losses[-1][0]) & torch.isfinite(norm)):
+                    raise NonFiniteLoss(
+                        f"loss {loss.item()} and gradient norm {float(norm)} in epoch {epoch + 1}, step {step + 1}"
+                    )
+                optimiser.step()
+                detector.objective.after_step(detector.encoder)
+                if averaged:
+                    averaged.update_parameters(detector)
+            mean = dict(zip(["loss", *parts], torch.stack(losses).mean(0).tolist(), strict=True))
+            seconds = time.perf_counter() - began
+            history.append(
+                Epoch(
+                    epoch=epoch + 1,
+                    loss=mean["loss"],
+                    contrastive=mean.get("contrastive"),
+                    classification=mean.get("classification"),
+                    learning_rate=rate,
+                    grad_norm=float(norm),
+                    clips_per_second=num_items / seconds,
+                    seconds=seconds,
                 )
-            optimiser.step()
-            detector.objective.after_step(detector.encoder)
-            if averaged:
-                averaged.update_parameters(detector)
-        mean = dict(zip(["loss", *parts], torch.stack(losses).mean(0).tolist(), strict=True))
-        seconds = time.perf_counter() - began
-        history.append(
-            Epoch(
-                epoch=epoch + 1,
-                loss=mean["loss"],
-                contrastive=mean.get("contrastive"),
-                classification=mean.get("classification"),
-                learning_rate=rate,
-                grad_norm=float(norm),
-                clips_per_second=num_items / seconds,
-                seconds=seconds,
             )
-        )
-        _keep(checkpoint, state, optimiser, history)
-        on_epoch(history[-1])
+            _keep(checkpoint, state, optimiser, history)
+            on_epoch(history[-1])
     return scoring.eval(), history
 
 
-def batch_loss(
-    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, seed: int, epoch: int, item_G: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch of items, computed from this worker's share, and its parts, weighted as in the sum."""
-    item_B, views, draws = share(item_G), [], []
-    for view in (0, 1):
-        draws.append(Draws(seed, epoch, item_B, view))
-        views.append(augmented_view(recipe, detector, spectra, data, draws[-1]))
-    label_B = data.label_N[item_B // recipe.segments.train_count]
-    with autocast(recipe.train, spectra.device):
+def batch_loss(recipe: Recipe, detector: Detector, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of all items of a batch, computed from this worker's share, and its parts, weighted as in the sum."""
+    with autocast(recipe.train, batch.label_B.device):
         loss, parts = detector.objective(
-            detector.encoder, (views[0], views[1]), label_B, (draws[0], draws[1]), gather(len(item_G))
+            detector.encoder, batch.views, batch.label_B, batch.draws, gather(batch.num_items)
         )
     return loss, {name: getattr(recipe.loss, name).weight * part for name, part in parts.items()}
+
+
+@contextmanager
+def coming(
+    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, seed: int, epochs: Iterable[int]
+) -> Iterator[Iterator[Batch]]:
+    """The batches of `epochs`, one after another, made in the background where that may have to wait for a disk."""
+    segments, batch_size = recipe.segments.train_count, recipe.train.batch_size
+    items = (
+        make_batch(recipe, detector, spectra, data, seed, epoch, item_G.to(spectra.device))
+        for epoch in epochs
+        for item_G in data.batches(seed, epoch, segments, batch_size)
+    )
+    if spectra.on_device:
+        yield items
+    else:
+        with prefetched(items, Batch.tensors, spectra.device) as made:
+            yield made
+
+
+def make_batch(
+    recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, seed: int, epoch: int, item_G: Tensor
+) -> Batch:
+    """This worker's share of the items of a batch."""
+    item_B = share(item_G)
+    one, other = Draws(seed, epoch, item_B, 0), Draws(seed, epoch, item_B, 1)
+    views = (
+        augmented_view(recipe, detector, spectra, data, one),
+        augmented_view(recipe, detector, spectra, data, other),
+    )
+    return Batch(len(item_G), views, (one, other), data.labels(item_B // recipe.segments.train_count))
 
 
 @torch.no_grad()
 def augmented_view(recipe: Recipe, detector: Detector, spectra: Spectra, data: TrainingSet, draws: Draws) -> Tensor:
     """spec_BFT, normalised: one augmented view of a segment of each item's clip."""
-    rows_N = data.row_N
+    clip_B = draws.item_B // recipe.segments.train_count
     frames = num_frames(recipe.segments.train_seconds, spectra.log_mel.rate_hz, spectra.log_mel.hop_samples)
 
     def cut(row_B: Tensor, stream: str) -> Tensor:
@@ -216,9 +249,9 @@ def augmented_view(recipe: Recipe, detector: Detector, spectra: Spectra, data: T
         return detector.normalise(spectra.cut(row_B, start_B, frames))
 
     def partner(stream: str) -> Tensor:
-        return cut(rows_N[draws.integers(f"{stream}.clip", len(rows_N))], f"{stream}.start")
+        return cut(data.partners(draws, f"{stream}.clip", clip_B), f"{stream}.start")
 
-    spec_BFT = cut(rows_N[draws.item_B // recipe.segments.train_count], "segment")
+    spec_BFT = cut(data.rows(clip_B), "segment")
     batch = AugmentBatch(draws, partner, spectra.band_hz_F)
     return apply(recipe.augment, spec_BFT, batch)
 
@@ -269,16 +302,6 @@ def embed(
             order.append(chosen_B)
     back_M = torch.cat(order).argsort()
     return torch.cat(z_MD)[back_M], torch.cat(log_probability_M)[back_M] if classified else None
-
-
-def batches(seed: int, epoch: int, num_items: int, batch_size: int) -> Iterator[Tensor]:
-    """The items of an epoch in its order, in batches as equal as can be."""
-    yield from torch.tensor_split(permutation(seed, epoch, num_items), num_batches(num_items, batch_size))
-
-
-def num_batches(num_items: int, batch_size: int) -> int:
-    """Batches of an epoch. None holds one item alone, which has nothing to contrast; so pairs may become a triple."""
-    return max(1, min(math.ceil(num_items / batch_size), num_items // 2))
 
 
 def learning_rate(settings: Training, step: int, steps_per_epoch: int) -> float:

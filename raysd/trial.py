@@ -139,7 +139,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
     store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
     if store.fingerprint != trial.fingerprint:
         raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
-    spectra = warm_spectra(store, recipe.features, place.device)
+    spectra = warm_spectra(store, recipe.features, place.device, place.scale)
     for name, row_N in model_groups(recipe, store.clips):
         clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
         checkpoint = results.checkpoint(trial.training_key, name)
@@ -372,13 +372,13 @@ def warm_store(data_root: Path, data: Data, cache: Path, skip_bad: bool) -> Stor
     return open_store(data_root, data, cache, skip_bad=skip_bad)
 
 
-_spectra: dict[tuple[str, Features, str], Spectra] = {}
+_spectra: dict[tuple[str, Features, str, bool | str], Spectra] = {}
 
 
-def warm_spectra(store: Store, features: Features, device: str) -> Spectra:
+def warm_spectra(store: Store, features: Features, device: str, scale: Scale = Scale()) -> Spectra:
     """The log-mels of the store's clips, computed once by a process for all trials of one front end."""
-    key = (store.fingerprint, features, device)
+    key = (store.fingerprint, features, device, scale.device_cache)
     if key not in _spectra:
         _spectra.clear()  # one corpus's log-mels fill gigabytes
-        _spectra[key] = Spectra(store, features, torch.device(device))
+        _spectra[key] = Spectra(store, features, torch.device(device), scale)
     return _spectra[key]

@@ -124,6 +124,15 @@ def test_trials_of_a_folder(bash: Offered, folder: Path) -> None:
     assert bash("export-dcase", "--results", "s3://nowhere/at-all", "a") == []
 
 
+def test_published_weights_and_files_of_weights(bash: Offered, zsh: Callable[[str], str], folder: Path) -> None:
+    (folder / "mn.pth").touch()
+    assert bash("weights", "fetch", "mn04") == ["mn04_as"]
+    assert bash("weights", "fetch", "mn04_as", "byola_5") == ["byola_512"]
+    assert bash("weights", "verify", "mn.") == ["mn.pth"]
+    assert bash("weights", "verify", f"{folder}/m") == [f"{folder}/mn.pth"]
+    assert '"mn10_as":"AudioSet mAP 47.1"' in zsh("weights verify mn1")
+
+
 def test_only_what_bash_has_broken_is_mended() -> None:
     environ = {"COMP_WORDS": "raysd\nplan\na b.yaml\n--set=\nx", "COMP_CWORD": "4"}
     mend_bash_words(environ)

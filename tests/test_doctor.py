@@ -52,7 +52,7 @@ def test_a_whole_machine_as_json(run: Run, corpus: Callable[[int], Path], tmp_pa
     found = {one["check"]: one for one in told["findings"]}
     assert list(found) == [
         *("python", "raysd", "torch", "torchaudio", "ray", "packages", "cores", "memory", "GPUs", "C++ compiler"),
-        *("/dev/shm", "open files", "clock", "data", "store", "cache", "results"),
+        *("/dev/shm", "open files", "clock", "data", "store", "cache", "weights", "results"),
     ]
     assert {one["place"] for one in told["findings"]} == {told["about"]} == {"this machine"}
     for check in ("python", "raysd", "torch", "torchaudio", "ray", "packages", "clock", "data", "store"):
@@ -92,7 +92,7 @@ def test_a_check_that_breaks_is_not_ok_and_stops_no_other(monkeypatch: pytest.Mo
     (found,) = [one for one in report.findings["this machine"] if one.check == "memory"]
     assert found.state == State.unknown
     assert "Permission denied" in found.found
-    assert len(report.findings["this machine"]) == 17
+    assert len(report.findings["this machine"]) == 18
     assert report.works
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raysd.data.store import Store
+from raysd.items import batches, num_batches
 from raysd.model.spectra import Spectra
 from raysd.parallel import Scale
 from raysd.recipe import Recipe, Training
@@ -28,10 +29,8 @@ from raysd.train import (
     Epoch,
     NonFiniteLoss,
     TrainingSet,
-    batches,
     embed,
     learning_rate,
-    num_batches,
     parameter_groups,
     train,
 )
@@ -303,7 +302,7 @@ def test_a_poisoned_clip_ends_the_training(
 
     monkeypatch.setattr(store, "waveforms", waveforms)
     recipe = changed(tiny_recipe, {"features.normalise": "none", "augment.high_frequency": None})
-    spectra = Spectra(store, recipe.features, CPU)
+    spectra = Spectra(store, recipe.features, CPU, Scale(device_cache=False))
     step = next(step for step, item_B in enumerate(batches(0, 0, 32, 16), start=1) if 5 in item_B)
     with pytest.raises(NonFiniteLoss, match=rf"loss nan and gradient norm .* in epoch 1, step {step}$"):
         train(recipe, spectra, training_set, 0)

@@ -17,7 +17,7 @@ from raysd.model.segments import num_frames
 from raysd.model.spectra import Spectra
 from raysd.recipe import Recipe
 from raysd.settings import with_changes
-from raysd.train import Detector, TrainingSet, augmented_view, batch_loss, embed, train
+from raysd.train import Detector, TrainingSet, augmented_view, batch_loss, embed, make_batch, train
 
 CPU = torch.device("cpu")
 
@@ -136,7 +136,8 @@ def test_a_batch_has_the_labels_and_draws_of_its_items(
         return torch.tensor(12.5), {}
 
     monkeypatch.setattr(detector.objective, "forward", forward)
-    assert batch_loss(recipe, detector, spectra, training_set, 5, 7, item_B)[0] == 12.5
+    batch = make_batch(recipe, detector, spectra, training_set, 5, 7, item_B)
+    assert batch_loss(recipe, detector, batch)[0] == 12.5
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------

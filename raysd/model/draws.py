@@ -64,8 +64,8 @@ class Draws:
         angle = ((bits_BN >> 16) & 0xFFFFFF).to(torch.float32) * 2.0**-24
         return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * torch.pi * angle)
 
-    def integers(self, stream: str, high: int) -> Tensor:
-        """(B,) int64, uniform in 0 .. high - 1."""
+    def integers(self, stream: str, high: int | Tensor) -> Tensor:
+        """(B,) int64, uniform in 0 .. high - 1; `high` may be one for each item, (B,)."""
         unit_B = ((self.bits(stream, 1)[:, 0] >> 11) & 0x1FFFFFFFFFFFFF).to(torch.float64) * 2.0**-53
         return (unit_B * high).to(torch.int64)
 

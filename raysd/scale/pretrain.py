@@ -10,8 +10,8 @@ from raysd.train import Epoch
 from raysd.trial import FailedOnWorkers
 
 
-def on_workers(job: Job, on_epoch: Callable[[Epoch], None], say: Callable[[str], None]) -> None:
-    """Does the job; where a worker or its node died, goes on from the last epoch, `scale.retries` times.
+def on_workers(job: Job, on_epoch: Callable[[Epoch], None], say: Callable[[str], None]) -> str:
+    """Does the job; where a worker or its node died, goes on from the last epoch, `scale.retries` times. Gives the key.
 
     Raises BadInput where there will never be room for the workers, FailedOnWorkers where they fail.
     """
@@ -20,13 +20,15 @@ def on_workers(job: Job, on_epoch: Callable[[Epoch], None], say: Callable[[str],
         if here.dashboard:
             say(f"dashboard: {here.dashboard}")
         groups_at_once(scale, nodes())
-        workers = Workers(scale)
-        for left in range(scale.retries, -1, -1):
+        workers, left = Workers(scale), scale.retries
+        while True:
             try:
-                workers.run(job, on_epoch)
+                key = workers.run(job, on_epoch)
                 break
             except FailedOnWorkers as error:
                 if error.kind != "infrastructure" or not left:
                     raise
-                say(f"a worker died; {left} more {'attempt' if left == 1 else 'attempts'}, from the last epoch")
+                say(f"a worker died; it goes on from the last epoch (attempts left: {left})")
+                left -= 1
         workers.end()
+        return key

@@ -46,9 +46,9 @@ from raysd.trial import FailedOnWorkers, Place, failure_kind, train_and_embed
 
 _PATIENCE_S = 1.0  # how long a question to the post waits for an answer before it is asked again
 
-Job = Callable[[str, Callable[[Epoch], None]], None]
+Job = Callable[[str, Callable[[Epoch], None]], Any]
 """What all workers of a group do together: each is given its device, and what hears of the epochs. It is pickled, and
-leaves what it makes in the results root."""
+leaves what it makes in the results root; the driver gets what worker 0 returns."""
 
 
 class Workers:
@@ -70,8 +70,8 @@ class Workers:
             raise RuntimeError(f"{results}: the embeddings that the workers wrote are not to be seen here")
         return embeddings
 
-    def run(self, job: Job, on_epoch: Callable[[Epoch], None]) -> None:
-        """Does a job; returns when worker 0 is done with it.
+    def run(self, job: Job, on_epoch: Callable[[Epoch], None]) -> Any:
+        """Does a job; gives what worker 0 returns.
 
         Raises FailedOnWorkers: of kind `infrastructure` where the group ended under the job; the next call starts a
         new one, and the same training goes on from its last epoch.
@@ -80,8 +80,7 @@ class Workers:
             self.end()
             self._group = _Group(self.scale)
         self._jobs += 1
-        if not self._group.run(self._jobs, job, on_epoch, self._on_placed):
-            raise FailedOnWorkers("infrastructure", f"its workers ended: {self._group.said}")
+        return self._group.run(self._jobs, job, on_epoch, self._on_placed)
 
     def end(self) -> None:
         """Ends the group, if there is one, and gives back what it holds."""
@@ -139,8 +138,8 @@ class _Group:
     def ended(self) -> bool:
         return not self._thread.is_alive()
 
-    def run(self, number: int, job: Job, on_epoch: Callable[[Epoch], None], on_placed: Callable[[str], None]) -> bool:
-        """True when the job is done, False when the group ended before."""
+    def run(self, number: int, job: Job, on_epoch: Callable[[Epoch], None], on_placed: Callable[[str], None]) -> Any:
+        """What worker 0 returns; raises FailedOnWorkers where it fails, or the group ended before."""
         ray.get(self._post.give.remote(number, job))
         heard = 0
         while True:
@@ -153,14 +152,14 @@ class _Group:
                     case ("placed", group):
                         self._placed = group
                         on_placed(group)
-                    case ("done",):
-                        return True
+                    case ("done", result):
+                        return result
                     case ("failed", "given_up", said):
                         raise GivenUp(said.splitlines()[-1].rpartition(": ")[2])
                     case ("failed", kind, said):
                         raise FailedOnWorkers(kind, said)
             if ended:
-                return False
+                raise FailedOnWorkers("infrastructure", f"its workers ended: {self.said}")
 
     def end(self) -> None:
         ray.get(self._post.give.remote(-1, None))
@@ -260,9 +259,9 @@ def _do(post: Any, number: int, job: Job, scale: Scale) -> None:
         device = str(get_device())
         torch.cuda.set_device(device)
     try:
-        job(device, on_epoch)
+        result = job(device, on_epoch)
         if rank() == 0:
-            tell("done")
+            tell("done", result)
     except Exception as error:
         if lost_worker(error):
             raise  # another's death is no fault of the job's

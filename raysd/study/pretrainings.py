@@ -17,6 +17,9 @@ from raysd.settings import Settings, parse, read_yaml, with_changes
 from raysd.study.files import Changes, RecipeFile, load_recipe
 from raysd.study.places import beside, find_pretraining, shown
 
+REFUSED = ("data", "scoring")
+"""Settings of a recipe that a pretraining has not."""
+
 
 class Pretraining(Settings):
     """An encoder that is trained on recordings of anything, without labels. What is no key here is a setting of the
@@ -80,12 +83,17 @@ def load_pretraining(
     own_profile = settings.profiles.get(profile or "", {})
     for changes, said in ((values, where), (own_profile, f"{where}: profiles.{profile}"), (of_recipe, "--set")):
         for setting in changes:
-            if setting.split(".")[0] in ("data", "scoring"):
+            if setting.split(".")[0] in REFUSED:
                 raise BadInput(f"{said}: {setting}: a pretraining scores nothing, and its data stand under corpus")
         recipe = with_changes(recipe, changes, said)
     decoding = {name: getattr(settings.corpus, name) for name in ("sample_rate_hz", "channel", "dtype")}
     recipe = recipe.model_copy(update={"data": Data(**decoding)})
     _require_trainable(recipe, where)
+    shards, workers, batch_size = settings.corpus.shards, settings.scale.workers, recipe.train.batch_size
+    if batch_size % shards:
+        raise BadInput(f"{where}: corpus.shards: {shards} shards have no equal parts in a batch of {batch_size} items")
+    if shards > 1 and shards % workers:
+        raise BadInput(f"{where}: corpus.shards: {shards} shards cannot be dealt equally to {workers} scale.workers")
     return LoadedPretraining(path.stem, settings, recipe, profile)
 
 

@@ -181,7 +181,10 @@ def study_file_markdown() -> str:
 def _settings(defs: Json, owner: str, key: str, above: str = "") -> Iterator[str]:
     """Headings and tables of what may stand at a path of a recipe, and then of the parts in it."""
     path, inside = f"{above}{key}", dict[str, str]()
-    for name in parts(defs[owner]["properties"][key]):
+    of = defs[owner]["properties"][key]
+    if not parts(of):
+        yield from (f"### `{path}`", "", *_table(defs, {path: of}), "")
+    for name in parts(of):
         properties = defs[name]["properties"]
         called = properties.get("name", {}).get("const")
         yield from _section(defs, f"### `{path}`" + (f" with `name: {called}`" if called else ""), name, f"{path}.")

@@ -1,4 +1,4 @@
-"""JSON Schemas of study files and recipe files, with which an editor completes and checks them.
+"""JSON Schemas of study files, recipe files and pretrainings, with which an editor completes and checks them.
 
 Made from the settings' own classes and docstrings. What a file may be is decided where it is loaded: a schema refuses
 nothing sensible that is taken there, and takes some of what is refused there.
@@ -17,6 +17,7 @@ from raysd.detect.metrics import headline_metrics
 from raysd.recipe import Recipe
 from raysd.study.files import DesignName, Study
 from raysd.study.files import _AboutRecipe as AboutRecipe
+from raysd.study.pretrainings import REFUSED, Pretraining
 
 Json = dict[str, Any]
 
@@ -73,6 +74,19 @@ def recipe_schema() -> Json:
     recipe = {**defs["Recipe"], "description": "A recipe: the settings that are not what they are by default."}
     recipe["properties"] = {**defs.pop(AboutRecipe.__name__)["properties"], **recipe["properties"]}
     return _document("recipe", recipe, defs)
+
+
+def pretraining_schema() -> Json:
+    """The JSON Schema (2020-12) of a pretraining's file."""
+    defs = _definitions(Pretraining, Recipe)
+    defs["Changes"] = _object(_paths(defs, "Recipe"))
+    own = defs.pop("Pretraining")
+    of_recipe = {key: of for key, of in defs["Recipe"]["properties"].items() if key not in REFUSED}
+    return _document("pretraining", {**defs["Recipe"], **own, "properties": {**own["properties"], **of_recipe}}, defs)
+
+
+SCHEMAS = {"study": study_schema, "recipe": recipe_schema, "pretraining": pretraining_schema}
+"""What makes the schema of a kind of files."""
 
 
 def as_text(schema: Any, indent: str = "") -> str:

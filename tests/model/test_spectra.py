@@ -3,7 +3,11 @@
 B items, F bands, T frames, S samples.
 """
 
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from raysd.errors import BadInput
 from raysd.model import spectra as spectra_module
 from raysd.model.features import Features, LogMel
 from raysd.model.spectra import Spectra
+from raysd.parallel import Scale
 
 FEATURES = Features(num_bands=32)
 CPU = torch.device("cpu")
@@ -35,10 +40,18 @@ def kept(ragged_store: Store) -> Spectra:
 
 
 @pytest.fixture
-def computed(ragged_store: Store, monkeypatch: pytest.MonkeyPatch) -> Spectra:
-    """The same where nothing fits in memory."""
-    monkeypatch.setattr(spectra_module, "KEPT_BYTES", 0)
-    return Spectra(ragged_store, FEATURES, CPU)
+def computed(ragged_store: Store) -> Spectra:
+    """The same where nothing is kept."""
+    return Spectra(ragged_store, FEATURES, CPU, Scale(device_cache=False))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """With several, the matrix products of few clips are rounded otherwise than those of many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_frames_and_bands(kept: Spectra, whole_FT: list[torch.Tensor]) -> None:
@@ -61,17 +74,121 @@ def test_past_its_end_a_clip_begins_again(kept: Spectra, whole_FT: list[torch.Te
     torch.testing.assert_close(cut_FT, again, rtol=0, atol=1e-5)
 
 
-def test_what_is_not_kept_is_computed_to_the_same_numbers(kept: Spectra, computed: Spectra) -> None:
-    rows, starts = torch.tensor([5, 0, 5, 17, 2]), torch.tensor([0, 3, 6, 1, 20])
-    torch.testing.assert_close(computed.cut(rows, starts, 9), kept.cut(rows, starts, 9), rtol=0, atol=1e-5)
+def test_what_is_not_kept_is_computed_to_the_same_numbers(kept: Spectra, computed: Spectra, one_thread: None) -> None:
+    """On a CPU to the bit, whatever else is asked for at the same time."""
+    rows, starts = torch.tensor([5, 0, 5, 17, 2, 5]), torch.tensor([0, 3, 6, 1, 20, 0])
+    for frames in (1, 9, 40):
+        assert torch.equal(computed.cut(rows, starts, frames), kept.cut(rows, starts, frames))
     for per_band in (False, True):
         for a, b in zip(kept.statistics([0, 5, 8], per_band), computed.statistics([0, 5, 8], per_band), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+            assert torch.equal(a, b)
 
 
-def test_what_fits_is_not_computed_again(kept: Spectra, ragged_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ragged_store, "waveforms", lambda *_: pytest.fail("read the audio"))
-    kept.cut(torch.tensor([3]), torch.tensor([0]), 4)
+FRONT_ENDS = {
+    "default": FEATURES,
+    "short_window": Features(num_bands=16, fft_samples=512, window_samples=400, hop_samples=160),
+    "efficientat": Features(front_end="efficientat"),
+}
+
+
+@pytest.mark.parametrize("features", FRONT_ENDS.values(), ids=FRONT_ENDS)
+def test_of_a_long_clip_only_what_its_frames_hear_is_read(
+    features: Features, ragged_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU. The same numbers but for the rounding, at both ends of a clip too, where it is mirrored."""
+    kept = Spectra(ragged_store, features, CPU)
+    pieces = Spectra(ragged_store, features, CPU, Scale(device_cache=False))
+    monkeypatch.setattr(spectra_module, "WHOLE_ON", ())
+    read, waveforms = list[int](), ragged_store.waveforms
+
+    def reading(rows_B: np.ndarray, starts_B: np.ndarray, samples: int) -> np.ndarray:
+        read.append(len(rows_B) * samples)
+        return waveforms(rows_B, starts_B, samples)
+
+    monkeypatch.setattr(ragged_store, "waveforms", reading)
+    longest = int(kept.frames_N.argmax())
+    for row in range(4):  # of four lengths
+        last = int(kept.frames_N[row]) - 5
+        starts = torch.tensor([0, 1, 2, 3, last // 2, last - 2, last - 1, last])
+        rows = torch.full_like(starts, row)
+        torch.testing.assert_close(pieces.cut(rows, starts, 5), kept.cut(rows, starts, 5), rtol=0, atol=1e-4)
+        wrapped = pieces.cut(rows[:1], starts[-1:] + 2, 5)
+        torch.testing.assert_close(wrapped, kept.cut(rows[:1], starts[-1:] + 2, 5), rtol=0, atol=1e-4)
+    read.clear()
+    pieces.cut(torch.tensor([longest]), torch.tensor([int(kept.frames_N[longest]) // 2]), 2)
+    assert sum(read) < 0.5 * int(ragged_store.clips["length"].to_numpy().max())
+
+
+# --- the file of all log-mels -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_store(ragged_store: Store, tmp_path: Path) -> Store:
+    """A store in which no log-mels are kept yet."""
+    shutil.copytree(ragged_store.folder, tmp_path / "store", ignore=shutil.ignore_patterns("log_mel-*"))
+    return Store(ragged_store.root, ragged_store.data, tmp_path / "store")
+
+
+def test_what_was_computed_once_is_not_computed_again(own_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for another seed, nor by another process, nor for another normalisation."""
+    first = Spectra(own_store, FEATURES, CPU)
+    monkeypatch.setattr(own_store, "waveforms", lambda *_: pytest.fail("read the audio"))
+    again = Spectra(own_store, FEATURES.model_copy(update={"normalise": "band"}), CPU)
+    rows, starts = torch.arange(len(own_store.clips)), torch.zeros(len(own_store.clips), dtype=torch.int64)
+    assert torch.equal(again.cut(rows, starts, 30), first.cut(rows, starts, 30))
+
+
+def test_of_several_at_once_one_computes(own_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, waveforms = list[int](), own_store.waveforms
+
+    def reading(rows_B: np.ndarray, starts_B: np.ndarray, samples: int) -> np.ndarray:
+        read.extend(rows_B.tolist())
+        return waveforms(rows_B, starts_B, samples)
+
+    monkeypatch.setattr(own_store, "waveforms", reading)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(lambda _: Spectra(own_store, FEATURES, CPU), range(4)))) == 4
+    assert sorted(read) == list(range(len(own_store.clips)))
+
+
+def test_a_process_that_died_while_it_computed_leaves_no_harm(
+    own_store: Store, kept: Spectra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveforms = own_store.waveforms
+
+    def dying(rows_B: np.ndarray, starts_B: np.ndarray, samples: int) -> np.ndarray:
+        if 3 in rows_B:
+            raise KeyboardInterrupt
+        return waveforms(rows_B, starts_B, samples)
+
+    monkeypatch.setattr(own_store, "waveforms", dying)
+    with pytest.raises(KeyboardInterrupt):
+        Spectra(own_store, FEATURES, CPU)
+    monkeypatch.undo()
+    row, start = torch.tensor([3, 4]), torch.tensor([0, 2])
+    assert torch.equal(Spectra(own_store, FEATURES, CPU).cut(row, start, 4), kept.cut(row, start, 4))
+
+
+def test_front_ends_that_are_no_longer_used_give_way(own_store: Store) -> None:
+    front_ends = [Features(num_bands=bands) for bands in range(8, 14)]
+    first = Spectra(own_store, front_ends[0], CPU)
+    row, start = torch.tensor([3]), torch.tensor([2])
+    before = first.cut(row, start, 4)
+    for features in front_ends[1:]:
+        Spectra(own_store, features, CPU)
+    assert len(list(own_store.folder.glob("log_mel-*.f32"))) == spectra_module.KEPT_FILES
+    assert torch.equal(first.cut(row, start, 4), before)  # who has its file open keeps it
+
+
+def test_a_disk_that_is_full_is_named(own_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
+    with pytest.raises(BadInput, match=r"store: the log-mels .* take 0\.0 GiB, .* scale\.device_cache to false"):
+        Spectra(own_store, FEATURES, CPU)
+    assert not list(own_store.folder.glob("log_mel-*.f32"))
+    assert Spectra(own_store, FEATURES, CPU, Scale(device_cache=False)).frames_N.min() > 0
+
+
+# --- what the training clips are like ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("per_band", [False, True])

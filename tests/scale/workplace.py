@@ -81,9 +81,9 @@ def until(condition: Callable[[], object], what: str, seconds: float = 120) -> N
         time.sleep(0.02)
 
 
-def epochs_kept(folder: str | Path) -> list[dict]:
+def epochs_kept(folder: str | Path, model: str = "all") -> list[dict]:
     """The history in the checkpoint of the one training under way."""
-    for checkpoint in Path(folder).glob("work/*/all.pt"):
+    for checkpoint in Path(folder).glob(f"work/*/{model}.pt"):
         return torch.load(checkpoint, weights_only=True)["history"]
     return []
 

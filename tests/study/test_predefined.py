@@ -80,7 +80,12 @@ def test_the_search_sees_no_label_of_a_test_clip() -> None:
     assert study.pruning is not None
 
 
-TINY: dict[str, object] = {"features.num_bands": 32, "encoder.width": 0.125, "train.epochs": 1, "train.precision": "fp32"}
+TINY: dict[str, object] = {
+    "features.num_bands": 32,
+    "encoder.width": 0.125,
+    "train.epochs": 1,
+    "train.precision": "fp32",
+}
 OWN: dict[str, dict[str, object]] = {
     "pretraining": {"segments.train_seconds": 0.5, "train.epochs": 1, "train.precision": "fp32"},
     "search": TINY | {"search.suggestions": 4, "search.random_first": 2, "train.epochs": 3, "pruning.first_epochs": 1},

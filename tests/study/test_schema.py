@@ -19,13 +19,15 @@ from raysd.recipe import Recipe
 from raysd.settings import flatten, read_yaml, with_changes
 from raysd.study.design import load_study
 from raysd.study.files import load_recipe
-from raysd.study.places import predefined_folder
+from raysd.study.places import predefined_folder, predefined_pretrainings
+from raysd.study.pretrainings import load_pretraining
 from raysd.study.reference import EXAMPLE, study_file_markdown
-from raysd.study.schema import as_text, recipe_schema, study_schema
+from raysd.study.schema import SCHEMAS, as_text, pretraining_schema, recipe_schema, study_schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 STUDY = Draft202012Validator(study_schema())
 RECIPE = Draft202012Validator(recipe_schema())
+PRETRAINING = Draft202012Validator(pretraining_schema())
 
 PLAIN: dict[str, Any] = {
     "question": "does it help?",
@@ -46,12 +48,13 @@ def wrong(validator: Draft202012Validator, content: Any) -> list[str]:
 
 def test_predefined_files_are_valid() -> None:
     for path in sorted(predefined_folder().rglob("*.yaml")):
-        of_recipe = path.parent.name == "recipes"
-        assert wrong(RECIPE if of_recipe else STUDY, read_yaml(path)) == [], path.name
+        kind = "recipe" if path.parent.name == "recipes" else "study"
+        kind = "pretraining" if path.stem in predefined_pretrainings() else kind
+        assert wrong(Draft202012Validator(SCHEMAS[kind]()), read_yaml(path)) == [], path.name
         first = path.read_text(encoding="utf-8").splitlines()[0]
         named = re.fullmatch(r"# yaml-language-server: \$schema=(.+)", first)
         assert named, f"{path.name}: an editor finds the schema by the first line"
-        schema = predefined_folder() / ("recipe.schema.json" if of_recipe else "study.schema.json")
+        schema = predefined_folder() / f"{kind}.schema.json"
         assert (path.parent / named[1]).resolve() == schema, path.name
 
 
@@ -158,14 +161,30 @@ def test_a_recipe_file_is_checked(tmp_path: Path) -> None:
     assert wrong(RECIPE, good | {"profiles": {"cpu": {"train.epoch": 2}}})  # seen by the loader when it is asked for
 
 
+def test_a_mistake_in_a_pretraining_is_found_like_when_it_is_loaded(tmp_path: Path) -> None:
+    loss = {"contrastive": {"name": "byol"}, "classification": None}
+    good = {"corpus": {"name": "folder"}, "loss": loss, "train.epochs": 3, "seed": 1}
+    path = tmp_path / "pretraining.yaml"
+    path.write_text(yaml.safe_dump(good))
+    load_pretraining(path)
+    assert wrong(PRETRAINING, good) == []
+    for mistake in ({"data": {"year": 2022}}, {"corpus": {"name": "foldr"}}, {"sead": 1}, {"train.epoch": 3}):
+        path.write_text(yaml.safe_dump(good | mistake))
+        assert wrong(PRETRAINING, good | mistake), mistake
+        with pytest.raises(BadInput):
+            load_pretraining(path)
+
+
 def test_the_command_prints_them(raysd: Callable[..., tuple[int, str, str]]) -> None:
     assert json.loads(raysd("schema")[1]) == study_schema()
     assert json.loads(raysd("schema", "recipe")[1]) == recipe_schema()
+    assert json.loads(raysd("schema", "pretraining")[1]) == pretraining_schema()
     assert raysd("schema", "table")[0] == 2
 
 
 def test_the_documents_are_made_from_the_code() -> None:
-    for name, schema in (("study", study_schema()), ("recipe", recipe_schema())):
+    for name, make in SCHEMAS.items():
+        schema = make()
         Draft202012Validator.check_schema(schema)
         committed = (predefined_folder() / f"{name}.schema.json").read_text(encoding="utf-8")
         assert committed == as_text(schema) + "\n", f"make it anew: raysd schema {name} > studies/{name}.schema.json"
