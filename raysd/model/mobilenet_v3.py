@@ -86,7 +86,8 @@ def _conv(
 ) -> Units:
     layers: list[nn.Module] = [
         nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01),
+        # torch's momentum, not the published 0.01, with which running statistics lag behind trainings of few steps
+        nn.BatchNorm2d(channels, eps=1e-3),
     ]
     return Units(*layers, *([] if activation is None else [activation(inplace=True)]))
 
