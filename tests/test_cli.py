@@ -184,7 +184,7 @@ def test_a_users_mistake_is_one_line_and_status_2(
         ("export-dcase", "zzz", tmp_path / "files", *results): "zzz",
         ("evaluate", tmp_path, "--year", "2020"): str(tmp_path),
         ("data", "synth", study.parent): "is there already",
-        ("data", "synth", tmp_path / "new", "--year", "2021"): "2021",
+        ("data", "synth", tmp_path / "new", "--year", "2019"): "2019",
     }
     for words, said in mistakes.items():
         status, out, err = raysd(*words)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from raysd.initial import Checkpoints
 from raysd.results.store import Results
 from raysd.results.tables import study_tables
 from raysd.study.design import load_study
@@ -25,6 +26,17 @@ def test_tables_are_made_from_the_trials(study: str, machine: str) -> None:
     assert (REAL / f"{study}_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
 
 
+@pytest.mark.parametrize(("machine", "seeds"), [("ToyCar", (0, 1, 2)), ("valve", None)])
+def test_so_are_those_of_pretraining(machine: str, seeds: tuple[int, ...] | None) -> None:
+    weights = Checkpoints(Results(REAL))  # what they are is kept, their tensors are not
+    loaded = load_study("pretraining", {"data.year": CORPORA[machine]}, "cpu", seeds, weights.pinned)
+    (table,) = study_tables(loaded, Results(REAL))
+    lacking = {row.name for row in table.rows if row.found < row.wanted}
+    assert lacking == {"own AudioSet frozen", "own AudioSet fine-tuned"}
+    assert (REAL / f"pretraining_{machine}.md").read_text(encoding="utf-8") == table.to_markdown()
+    assert (REAL / f"pretraining_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
+
+
 @pytest.mark.parametrize("machine", CORPORA)
 def test_so_are_those_of_the_searches_and_of_their_winners(machine: str) -> None:
     loaded = load_study("search", {"data.year": CORPORA[machine]}, profile="cpu")
@@ -44,7 +56,7 @@ def test_so_are_those_of_the_searches_and_of_their_winners(machine: str) -> None
 
 def test_the_readme_quotes_them() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    sections = [text.split(f"## {name}\n")[1].split("\n## ")[0] for name in ("A search", "On real recordings")]
+    sections = [text.split(f"## {name}\n")[1].split("\n## ")[0] for name in ("Pre-trained weights", "A search", "On real recordings")]
     quoted = [line for text in sections for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     printed = {line for path in REAL.rglob("*.md") for line in path.read_text(encoding="utf-8").splitlines()}
     assert len(quoted) > 10
