@@ -56,7 +56,8 @@ def test_so_are_those_of_the_searches_and_of_their_winners(machine: str) -> None
 
 def test_the_readme_quotes_them() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    sections = [text.split(f"## {name}\n")[1].split("\n## ")[0] for name in ("Pre-trained weights", "A search", "On real recordings")]
+    names = ("Pre-trained weights", "A search", "On real recordings")
+    sections = [text.split(f"## {name}\n")[1].split("\n## ")[0] for name in names]
     quoted = [line for text in sections for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     printed = {line for path in REAL.rglob("*.md") for line in path.read_text(encoding="utf-8").splitlines()}
     assert len(quoted) > 10
