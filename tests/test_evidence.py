@@ -31,7 +31,7 @@ def test_so_are_those_of_pretraining(machine: str, seeds: tuple[int, ...] | None
     weights = Checkpoints(Results(REAL))  # what they are is kept, their tensors are not
     loaded = load_study("pretraining", {"data.year": CORPORA[machine]}, "cpu", seeds, weights.pinned)
     (table,) = study_tables(loaded, Results(REAL))
-    lacking = {row.name for row in table.rows if row.found < row.wanted}
+    lacking = {row.variant for row in table.rows if row.found < row.wanted}
     assert lacking == {"own AudioSet frozen", "own AudioSet fine-tuned"}
     assert (REAL / f"pretraining_{machine}.md").read_text(encoding="utf-8") == table.to_markdown()
     assert (REAL / f"pretraining_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
