@@ -278,29 +278,40 @@ def read_rows(
     for name, row in wanted:
         rows.setdefault(name, []).append(row)
     paths, filesystem = storage.for_arrow(list(rows))
-    fragments, files = [], list[str]()
-    position: dict[tuple[str, int], int] = {}
-    for (name, asked), path in zip(rows.items(), paths, strict=True):
-        pack = (packs or {}).get(name, Pack(("",), (0, 1)))
-        groups = sorted({pack.group(row) for row in asked})
-        for row in (row for group in groups for row in range(*pack.starts[group : group + 2])):
-            position[name, row] = len(files)
-            files.append(name)
-        fragments.append(_FORMAT.make_fragment(path, filesystem, row_groups=groups if name in (packs or {}) else None))
-    asked = [*columns, *({"schema_version"} - set(columns))]
+    names = dict(zip(paths, rows, strict=True))
+    fragments, expected = [], 0
+    for path, name in names.items():
+        pack = (packs or {}).get(name)
+        groups = sorted({pack.group(row) for row in rows[name]}) if pack else None
+        expected += sum(pack.starts[group + 1] - pack.starts[group] for group in groups or ()) if pack else 1
+        fragments.append(_FORMAT.make_fragment(path, filesystem, row_groups=groups))
+    asked = [*columns, *({"key", "schema_version"} - set(columns)), "__filename"]
+    position = None
     try:
         dataset = pyarrow.dataset.FileSystemDataset(fragments, SCHEMA, _FORMAT, filesystem)
         found = dataset.to_table(columns=asked, fragment_readahead=AT_ONCE)
-        whole = found.num_rows == len(files)
+        if found.num_rows == expected:
+            position = _positions(found, names, packs or {})
     except (pa.ArrowException, OSError):
-        whole = False
-    if not whole:  # one by one: to name the one, or one was replaced or went away while it was read
+        pass
+    if position is None or not all(place in position for place in wanted):
+        # one by one: to name the one, or one was replaced or went away while it was read
         tables = {name: _file_rows(storage, name) for name in rows}
         single = [table.slice(row, 1) for name, row in wanted if (table := tables[name]) is not None]
         return pa.concat_tables(single).select(list(columns)) if len(single) == len(wanted) else None
-    for name, version in zip(files, found["schema_version"].to_pylist(), strict=True):
-        _check_version(storage, name, version)
+    for path, version in zip(found["__filename"].to_pylist(), found["schema_version"].to_pylist(), strict=True):
+        _check_version(storage, names[path], version)
     return _in_order(found.select(list(columns)), [position[place] for place in wanted])
+
+
+def _positions(found: pa.Table, names: Mapping[str, str], packs: Mapping[str, Pack]) -> dict[tuple[str, int], int]:
+    """File and row in it -> row of `found`. Told by their keys, as Arrow promises no order of row groups."""
+    row_of = {name: {key: row for row, key in enumerate(packs[name].keys)} for name in names.values() if name in packs}
+    position = {}
+    for i, (path, key) in enumerate(zip(found["__filename"].to_pylist(), found["key"].to_pylist(), strict=True)):
+        name = names[path]
+        position[name, row_of[name][key] if name in packs else 0] = i
+    return position
 
 
 def is_pack(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,6 +77,20 @@ def seen(results: Results, numbers: range) -> list[Any]:
         results.rows(["seed", "metrics", "scores"], wanted),
         results.find("0013"),
     ]
+
+
+def test_any_trials_asked_for_are_those_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "GROUP_ROWS", 1)  # so that few trials lie in many row groups
+    results = fill(tmp_path, range(40))
+    results.compact()
+    fill(tmp_path, range(40, 44))
+    assert [row["seed"] for row in results.rows(["seed"], keys([2, 10, 11, 15]))] == [2, 10, 11, 15]
+    choose = random.Random(0)
+    for _ in range(50):
+        wanted = sorted(choose.sample(range(44), choose.randint(1, 12)))
+        rows = results.rows(["key", "seed", "metrics"], keys(wanted))
+        assert [row["key"] for row in rows] == keys(wanted)
+        assert [row["metrics"][0]["value"] for row in rows] == [number / 3 for number in wanted]
 
 
 def test_what_is_read_of_packs_is_what_was_written(root: str | Path, small_packs: None) -> None:
