@@ -137,8 +137,8 @@ def test_each_runs_end_to_end(
     assert table.returncode == 0, table.stderr[-3000:]
     assert study.study.question in table.stdout
     waiting = {row.name for row in study.variants if row.recipe.pretrained.startswith("checkpoint:")}
-    unfinished = [line for line in table.stdout.splitlines() if "0/1" in line]
-    assert {row.name for row in study.variants if any(row.name in line for line in unfinished)} == waiting
+    unfinished = [line.strip() for line in table.stdout.splitlines() if "0/1" in line]
+    assert {row.name for row in study.variants if any(line.startswith(row.name) for line in unfinished)} == waiting
     rows = [variant.name for variant in study.variants] if name != "search" else ["4 suggestions"]
     assert [row for row in rows if row not in table.stdout] == []
     if study.baseline.recipe.data.additional:
