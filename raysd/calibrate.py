@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from itertools import count
 
 import torch
@@ -56,7 +55,7 @@ def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], N
     spectra = warm_spectra(store, recipe.features, place.device, place.scale)
     _, row_N = next(model_groups(recipe, store.clips))
     clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
-    data = replace(data, row_N=data.row_N.to(spectra.device), label_N=data.label_N.to(spectra.device))
+    data = data.to(spectra.device)
     weights = initial.read(recipe.pretrained, place.cache, place.results_root)
     detector = Detector(used, spectra, data, 0, weights).to(spectra.device)
     set_micro_batch(detector, place.scale.micro_batch and 2 * place.scale.micro_batch)

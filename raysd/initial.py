@@ -62,7 +62,7 @@ class Checkpoints:
         if not recipe.pretrained.startswith(OWN_PREFIX):
             return True
         key = recipe.pretrained.removeprefix(OWN_PREFIX)
-        return key in self.files or any(about["key"] == key for about in self._there())
+        return key in self.files or self._has(key)
 
     def bring(self, recipes: Iterable[Recipe], cache: Path, tell: Callable[[str], None], progress: Tell) -> None:
         """Fetches published weights into the cache of this machine, and copies files into the results root.
@@ -75,11 +75,14 @@ class Checkpoints:
                 from raysd.weights import weights_file
 
                 weights_file(pretrained.removeprefix(PUBLISHED_PREFIX), cache, progress, announce=tell)
-            elif key in self.files and not any(about["key"] == key for about in self._there()):
+            elif key in self.files and not self._has(key):
                 from raysd.results.weights import write_weights
                 from raysd.weights import read_tensors
 
                 write_weights(self.results, key, read_tensors(self.files[key]), _about_file(self.files[key]))
+
+    def _has(self, key: str) -> bool:
+        return any(about["key"] == key for about in self._there())
 
     def _there(self) -> list[dict[str, Any]]:
         if self._own is None:

@@ -23,6 +23,7 @@ from raysd.data.store import BadClips, Store, open_store
 from raysd.errors import BadInput
 from raysd.items import ShardedSet, TrainingSet, num_batches
 from raysd.model.encoding import build_encoder
+from raysd.model.features import num_bands
 from raysd.model.spectra import Spectra
 from raysd.parallel import from_all, from_first, rank, world
 from raysd.results.provenance import device_model, provenance
@@ -185,7 +186,7 @@ class Preparation:
         decoded = seconds * recipe.data.sample_rate_hz * np.dtype(recipe.data.dtype).itemsize
         items = len(clips) * recipe.segments.train_count
         steps = num_batches(items, recipe.train.batch_size)
-        encoder = build_encoder(recipe.encoder, recipe.features.num_bands, 0)
+        encoder = build_encoder(recipe.encoder, num_bands(recipe.features), 0)
         weights = sum(parameter.numel() for parameter in encoder.parameters())
         loss, epochs = recipe.loss.contrastive and recipe.loss.contrastive.name, recipe.train.epochs
         return [

@@ -239,7 +239,7 @@ class Session:
         """Suggestions of a search that are done with, without its baseline."""
         if not self.is_search:
             return 0
-        log = SearchLog(self.results, search_name(self.study, self.fingerprint(self.study.baseline.recipe) or ""))
+        log = SearchLog(self.results, self._search_name())
         return sum(one.number > 0 and one.state != "asked" for one in log.read())
 
     def _spread(self, rows: list[dict[str, Any]], fingerprint: str) -> Spread | None:
