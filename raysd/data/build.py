@@ -14,7 +14,6 @@ import json
 import mmap
 import os
 import shutil
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from zlib_ng import zlib_ng  # the CRC-32 of zlib at many times its speed
 
 from raysd.data.audio import Unusable, decode, plain_wav
 from raysd.data.layouts import Clip
@@ -32,9 +32,10 @@ from raysd.errors import BadInput
 SAMPLES, JOURNAL = "samples.bin", "journal"
 
 _TOGETHER = 8  # clips that a worker takes at a time
-_AHEAD = 8  # times as many, a worker, that are being decoded, or wait in memory to be written
+_AHEAD = 4  # times as many, a worker, that are being decoded, or wait in memory to be written
 _AHEAD_BYTES = 1 << 28  # of samples in them, as far as is known: fewer clips ahead where they are long
 _STAGED_BYTES = 8 << 20  # samples that are written at once
+_STAGES = 4  # as many are filled, or wait for the disk, at a time: no disk is as fast at one moment as at the next
 _WHOLE_BYTES = 64 << 20  # a file up to this size is read into memory once, and not a second time for its checksum
 _BLOCK_BYTES = 4096  # what is written past the page cache begins and ends at such a place
 
@@ -105,7 +106,7 @@ def _resume(folder: Path, root: Path, clips: list[Clip], decoding: Decoding) -> 
             ):
                 break
             piece = samples.read(entry.length * np.dtype(decoding.dtype).itemsize)
-            if zlib.crc32(piece) != entry.samples_crc32:
+            if zlib_ng.crc32(piece) != entry.samples_crc32:
                 break
             written.append(entry)
             samples_end += len(piece)
@@ -117,13 +118,13 @@ def _resume(folder: Path, root: Path, clips: list[Clip], decoding: Decoding) -> 
 
 def _line(entry: Written) -> bytes:
     text = json.dumps(entry._asdict()).encode() + b"\n"
-    return b"%08x %s" % (zlib.crc32(text), text)
+    return b"%08x %s" % (zlib_ng.crc32(text), text)
 
 
 def _read_line(line: bytes) -> Written | None:
     """None for a line that is not as it was written."""
     crc32, _, text = line.partition(b" ")
-    return Written(**json.loads(text)) if crc32 == b"%08x" % zlib.crc32(text) and text else None
+    return Written(**json.loads(text)) if crc32 == b"%08x" % zlib_ng.crc32(text) and text else None
 
 
 def _require_room(folder: Path, root: Path, clips: list[Clip], bytes_N: np.ndarray, decoding: Decoding) -> list[int]:
@@ -200,7 +201,7 @@ def _decode(path: str, decoding: Decoding, buffer: bytearray) -> _Decoded:
             samples = _quantise(wave, decoding.dtype)
         checksum = _sha256(path, content)
         samples = np.ascontiguousarray(samples)
-        entry = Written(None, len(samples), source_rate_hz, checksum, zlib.crc32(samples.data))
+        entry = Written(None, len(samples), source_rate_hz, checksum, zlib_ng.crc32(samples.data))
         return _Decoded(entry, samples, buffer)
     except Unusable as error:
         reason = str(error)
@@ -281,15 +282,15 @@ class _Samples:
         self._file = self._direct = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         with suppress(OSError):  # not every file system can
             self._direct = os.open(path, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_DIRECT", 0))
-        # maps begin with a page, as such writes ask; one is filled while the other is written
-        self._staged, self._other = (np.frombuffer(mmap.mmap(-1, _STAGED_BYTES), np.uint8) for _ in range(2))
+        # maps begin with a page, as such writes ask; one is filled while the others are written
+        self._staged, *others = (np.frombuffer(mmap.mmap(-1, _STAGED_BYTES), np.uint8) for _ in range(_STAGES))
         self.written = os.fstat(self._file).st_size
         """Where the file ends."""
         self._used = self.written % _BLOCK_BYTES
         self._at = self.written - self._used  # where in the file belongs what is staged
         self._staged[: self._used] = np.frombuffer(os.pread(self._file, self._used, self._at), np.uint8)
         self._writer = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
+        self._writing: deque[Future[np.ndarray]] = deque(map(_already, others))
 
     @property
     def end(self) -> int:
@@ -306,9 +307,10 @@ class _Samples:
             self._used += taken
             data = data[taken:]
             if self._used == _STAGED_BYTES:
-                self._wait()
-                self._writing = self._writer.submit(self._write, self._staged, self._at, 0, self._used, self._direct)
-                self._staged, self._other = self._other, self._staged
+                self._writing.append(
+                    self._writer.submit(self._write, self._staged, self._at, 0, self._used, self._direct)
+                )
+                self._staged = self._writing.popleft().result()
                 self._at, self._used = self._at + self._used, 0
         return self._at != before
 
@@ -316,7 +318,8 @@ class _Samples:
         """Writes what is left."""
         blocks = self._used // _BLOCK_BYTES * _BLOCK_BYTES
         try:
-            self._wait()
+            for writing in self._writing:
+                writing.result()
             self._write(self._staged, self._at, 0, blocks, self._direct)
             self._write(self._staged, self._at, blocks, self._used, self._file)
         finally:
@@ -324,11 +327,8 @@ class _Samples:
             for file in {self._file, self._direct}:
                 os.close(file)
 
-    def _wait(self) -> None:
-        if self._writing:
-            self._writing.result()
-
-    def _write(self, staged: np.ndarray, at: int, done: int, end: int, file: int) -> None:
+    def _write(self, staged: np.ndarray, at: int, done: int, end: int, file: int) -> np.ndarray:
+        """Gives `staged` back, to be filled again."""
         while done < end:
             try:
                 done += os.pwrite(file, staged[done:end].data, at + done)
@@ -337,3 +337,10 @@ class _Samples:
                     raise
                 file = self._file  # it lets files be opened so, but not written
             self.written = max(self.written, at + done)
+        return staged
+
+
+def _already(staged: np.ndarray) -> Future[np.ndarray]:
+    done: Future[np.ndarray] = Future()
+    done.set_result(staged)
+    return done

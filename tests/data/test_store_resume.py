@@ -16,6 +16,7 @@ import pytest
 import soundfile as sf
 from filelock import FileLock
 
+from raysd.data import build
 from raysd.data.store import BadClips, Data, known_fingerprint, open_store
 from raysd.errors import BadInput
 
@@ -113,10 +114,10 @@ def undisturbed(root: Path, cache: Path, skip_bad: bool = False) -> dict[str, by
 
 
 def on_disk(clips: int) -> set[int]:
-    """Of so many clips those that can be in the file, which grows by whole pages, of which one may be under way."""
+    """Of so many clips those that can be in the file, which grows by whole pages, of which some may be under way."""
     ends = np.cumsum([2 * len(noise(number)) for number in range(clips)])
     pages = ends[-1] // PAGE
-    return {int((ends <= written * PAGE).sum()) for written in (pages - 1, pages)}
+    return {int((ends <= written * PAGE).sum()) for written in range(pages - build._STAGES + 1, pages + 1)}
 
 
 def test_a_build_that_is_killed_again_and_again(root: Path, cache: Path) -> None:
