@@ -40,8 +40,8 @@ def report(
 
     An earlier report is replaced, any other file is not.
     """
+    from raysd.paper.report import write_page
     from raysd.reporting import study_report
-    from raysd.results.report import write_page
 
     session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
     path = to or Path(f"{session.study.name}.html")

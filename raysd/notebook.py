@@ -18,9 +18,10 @@ from raysd import status
 from raysd.cli_options import DEFAULT_CACHE, DEFAULT_RESULTS
 from raysd.detect.metrics import COLUMNS as METRICS
 from raysd.errors import BadInput
+from raysd.paper import search_table, tables
 from raysd.progress import bar
 from raysd.recipe import NUMERICS, recipe_key
-from raysd.results import search_table, store, tables
+from raysd.results import store
 from raysd.results.storage import absolute
 from raysd.running import run_missing
 from raysd.session import Session, open_study

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from raysd.results.report import (
+from raysd.paper.report import (
     Section,
     failure_section,
     page,
@@ -13,7 +13,7 @@ from raysd.results.report import (
     study_section,
     table_section,
 )
-from raysd.results.tables import ORACLE, study_tables
+from raysd.paper.tables import ORACLE, study_tables
 from raysd.session import Session
 from raysd.status import study_status
 from raysd.study.importance import importances

@@ -17,12 +17,12 @@ from raysd.data.store import Data, Store, known_fingerprint, open_store
 from raysd.data.transfer import Tell
 from raysd.errors import BadInput
 from raysd.initial import Checkpoints
+from raysd.paper.search_table import SearchTable
+from raysd.paper.tables import StudyTable, study_tables
 from raysd.parallel import Scale
 from raysd.recipe import NUMERICS, Recipe, recipe_key
-from raysd.results.search_table import SearchTable
 from raysd.results.searches import SearchLog
 from raysd.results.store import Results
-from raysd.results.tables import StudyTable, study_tables
 from raysd.study.cost import COLUMNS, Clips, Hardware, Rate, Speeds, paid_seconds, sample
 from raysd.study.design import LoadedStudy, Trial, load_study, trials_of
 from raysd.study.plan import Plan, Room, make_plan

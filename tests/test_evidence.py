@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from raysd.initial import Checkpoints
+from raysd.paper.tables import study_tables
 from raysd.results.store import Results
-from raysd.results.tables import study_tables
 from raysd.study.design import load_study
 from raysd.study.searched import search_tables
 

@@ -17,9 +17,9 @@ from raysd.detect.metrics import COLUMNS as METRICS
 from raysd.detect.metrics import summarise
 from raysd.errors import BadInput
 from raysd.notebook import Results, Study
+from raysd.paper.search_table import SearchRow, SearchTable
+from raysd.paper.tables import ORACLE
 from raysd.recipe import Recipe
-from raysd.results.search_table import SearchRow, SearchTable
-from raysd.results.tables import ORACLE
 from raysd.study.design import trials_of
 from raysd.trial import run_trial
 

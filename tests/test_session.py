@@ -12,9 +12,9 @@ import yaml
 from raysd import trial as trial_module
 from raysd.data.store import open_store
 from raysd.errors import BadInput
+from raysd.paper.tables import StudyTable, study_tables
 from raysd.recipe import Recipe
 from raysd.results.store import Results
-from raysd.results.tables import StudyTable, study_tables
 from raysd.session import Session
 from raysd.settings import difference
 from raysd.study.design import load_study

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raysd.errors import BadInput
+from raysd.paper.statistics import detectable_difference, smallest_p
 from raysd.recipe import Recipe
-from raysd.results.statistics import detectable_difference, smallest_p
 from raysd.study.cost import UNKNOWN, Clips, Cost, Speeds, cost, disk_bytes, wall_seconds
 from raysd.study.design import LoadedStudy, Role, Trial
 from raysd.study.places import shown

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from raysd.results.statistics import seeds_to_reach
+from raysd.paper.statistics import seeds_to_reach
 from raysd.study.plan import ALPHA, POWER, Plan, count, describe, duration, size
 
 MOST_ROWS = 100

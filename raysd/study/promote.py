@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from raysd.errors import BadInput
+from raysd.paper.tables import ORACLE
 from raysd.parallel import Scale
 from raysd.recipe import Recipe, recipe_key
 from raysd.results.searches import Suggestion
 from raysd.results.storage import open_storage
-from raysd.results.tables import ORACLE
 from raysd.settings import Settings, with_changes
 from raysd.study.files import Chosen, Study, load_recipe
 from raysd.study.places import beside, predefined_folder, shown

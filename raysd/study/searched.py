@@ -9,8 +9,8 @@ import pandas as pd
 from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
 from raysd.detect.proxies import objective_value
 from raysd.errors import BadInput
+from raysd.paper.search_table import SearchRow, SearchTable
 from raysd.results.provenance import train_sets
-from raysd.results.search_table import SearchRow, SearchTable
 from raysd.results.searches import STATES, SearchLog, Suggestion
 from raysd.results.store import Results
 from raysd.study.design import LoadedStudy, trials_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raysd.detect.metrics import ALL_MACHINES, averaging
-from raysd.results.statistics import paired_differences, pooled_standard_deviation
+from raysd.paper.statistics import paired_differences, pooled_standard_deviation
 from raysd.study.design import LoadedStudy
 
 

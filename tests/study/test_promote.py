@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysd.paper.tables import ORACLE
 from raysd.recipe import Recipe, recipe_key
 from raysd.results.searches import SearchLog
 from raysd.results.store import Results
-from raysd.results.tables import ORACLE
 from raysd.settings import with_changes
 from raysd.study.design import load_study
 from raysd.study.files import load_recipe

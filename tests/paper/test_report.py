@@ -12,9 +12,9 @@ import yaml
 from made_search import ORIGIN, STUDY, failed, record, run_search, study_at
 from scipy.stats import spearmanr
 
-from raysd.results.ranking import rank_agreement
+from raysd.paper.ranking import rank_agreement
+from raysd.paper.tables import ORACLE
 from raysd.results.store import Results
-from raysd.results.tables import ORACLE
 from raysd.study.design import load_study, trials_of
 from raysd.study.importance import importances
 from raysd.study.search import build_optuna

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from raysd.detect.metrics import headline_metrics
+from raysd.paper.tables import ORACLE, TITLES, as_row, escaped
 from raysd.results.provenance import CHECKPOINT_RULE
 from raysd.results.searches import STATES
-from raysd.results.tables import ORACLE, TITLES, as_row, escaped
 
 CSV_COLUMNS = (
     *("study", "profile", "year", "data_fingerprint", "train_sets", "checkpoint", "oracle"),

@@ -15,12 +15,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raysd.errors import BadInput
-from raysd.results.figures import Drawing, factor_importances, objective_history, two_rankings
-from raysd.results.ranking import rank_agreement
-from raysd.results.search_table import title
+from raysd.paper.figures import Drawing, factor_importances, objective_history, two_rankings
+from raysd.paper.ranking import rank_agreement
+from raysd.paper.search_table import title
+from raysd.paper.tables import ORACLE, StudyTable
 from raysd.results.storage import open_storage
 from raysd.results.store import Results
-from raysd.results.tables import ORACLE, StudyTable
 
 if TYPE_CHECKING:
     from raysd.status import StudyStatus
@@ -71,7 +71,7 @@ class Section:
 def page(name: str, question: str, stamps: Sequence[str], sections: Sequence[Section], made: str) -> str:
     """The whole file. `stamps` stand at the top of the page; `made` tells how it was made."""
     templates = Environment(
-        loader=PackageLoader("raysd.results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("raysd.paper", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = templates.get_template("report.html").render(
         mark=MARK, name=name, question=question, stamps=stamps, sections=sections, made=made

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from raysd.detect.metrics import summarise
 from raysd.errors import BadInput
+from raysd.paper.tables import StudyTable, study_tables
 from raysd.recipe import NUMERICS, recipe_key
 from raysd.results.store import Record, Results
-from raysd.results.tables import StudyTable, study_tables
 from raysd.study.design import LoadedStudy, Trial, load_study, trials_of
 
 STUDY = {

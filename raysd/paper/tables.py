@@ -15,9 +15,9 @@ from rich.text import Text
 
 from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
 from raysd.errors import BadInput
+from raysd.paper.statistics import mean, paired_differences, standard_deviation
 from raysd.recipe import NUMERICS, recipe_key
 from raysd.results.provenance import CHECKPOINT_RULE, train_sets
-from raysd.results.statistics import mean, paired_differences, standard_deviation
 from raysd.results.store import Record, Results
 
 if TYPE_CHECKING:

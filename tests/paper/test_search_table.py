@@ -9,9 +9,9 @@ from made_search import STUDY, record, run_search, study_at
 from rich.console import Console
 
 from raysd.errors import BadInput
-from raysd.results.search_table import SearchTable
+from raysd.paper.search_table import SearchTable
+from raysd.paper.tables import ORACLE
 from raysd.results.store import Results
-from raysd.results.tables import ORACLE
 from raysd.study.design import trials_of
 from raysd.study.searched import search_tables
 

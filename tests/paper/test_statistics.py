@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raysd.results.statistics import (
+from raysd.paper.statistics import (
     count,
     detectable_difference,
     mean,
