@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from raysd.recipe import Recipe, pin_all, recipe_key, training_key, trial_key
 from raysd.settings import difference, parse, with_changes
 from raysd.study.extends import Source, StudyFile, read_study
 from raysd.study.files import Changes, Chosen, RecipeFile, Study, load_recipe
-from raysd.study.levels import Choice, Conditions, Level, choice_of, has_meaning, meaningful, with_levels
+from raysd.study.levels import Choice, Conditions, Level, choice_of, has_meaning, meaningful, own_level, with_levels
 from raysd.study.places import beside, find_study, shown
 
 MOST_VARIANTS = 100_000
@@ -33,6 +33,8 @@ class Variant:
     changed: dict[str, tuple[Any, Any]]
     """Dotted path -> (value in the baseline, value here)."""
     role: Role
+    levels: dict[str, str] = field(default_factory=dict)
+    """Factor -> level, of a row that a design of factors makes, without factors that mean nothing there; else empty."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class LoadedStudy:
     @property
     def baseline(self) -> Variant:
         return self.variants[0]
+
+    @cached_property
+    def own_levels(self) -> dict[str, str]:
+        """Factor -> the baseline's level; what it has instead, where that is none of the factor's."""
+        return {choice.name: own_level(choice, self.baseline.recipe).name for choice in self.choices}
 
     @property
     def oracle(self) -> bool:
@@ -129,8 +136,8 @@ def load_study(
 
     choices = tuple(choice_of(name, factor, file.where(f"factors.{name}")) for name, factor in study.factors.items())
     rows = _Rows(recipe, shown(file.path))
-    for name, changed in _named_recipes(study, choices, recipe, recipes, rows.notes):
-        rows.add(name, changed, "variant")
+    for name, changed, levels in _named_recipes(study, choices, recipe, recipes, rows):
+        rows.add(name, changed, "variant", levels)
     for named in study.references:
         reference = recipes.load(named, "references").recipe
         rows.add(Path(named).stem, _on_data_of(recipe, reference), "reference")
@@ -253,11 +260,17 @@ class _Rows:
         self.notes: list[str] = []
         self._names = {"baseline"}
 
-    def add(self, name: str, recipe: Recipe, role: Role) -> None:
+    def place_baseline(self, levels: dict[str, str]) -> None:
+        """Has the baseline stand among the other rows of a design by its levels."""
+        key = next(iter(self.by_key))
+        self.by_key[key] = replace(self.by_key[key], levels=levels)
+
+    def add(self, name: str, recipe: Recipe, role: Role, levels: dict[str, str] | None = None) -> None:
         """Adds a row; one that is there already is merged with it, and that is noted."""
         key = recipe_key(recipe)
         known = self.by_key.get(key)
         if known is not None:
+            self.by_key[key] = replace(known, levels=known.levels or levels or {})
             self.notes.append(
                 f"'{name}' is made twice" if known.name == name else f"'{name}' is the same recipe as '{known.name}'"
             )
@@ -265,7 +278,7 @@ class _Rows:
         if name in self._names:
             raise BadInput(f"{self._where}: two different variants have the name '{name}'; name one of them otherwise")
         self._names.add(name)
-        self.by_key[key] = Variant(name, recipe, difference(self._baseline, recipe), role)
+        self.by_key[key] = Variant(name, recipe, difference(self._baseline, recipe), role, levels or {})
 
 
 _Picks = tuple[Level, ...]
@@ -319,9 +332,9 @@ DESIGNS: dict[str, Callable[[_Choices, Conditions, str], Iterator[tuple[str, _Pi
 
 
 def _named_recipes(
-    study: Study, choices: _Choices, baseline: Recipe, recipes: _Recipes, notes: list[str]
-) -> Iterator[tuple[str, Recipe]]:
-    """The variants, one after another; what is left out is noted."""
+    study: Study, choices: _Choices, baseline: Recipe, recipes: _Recipes, rows: _Rows
+) -> Iterator[tuple[str, Recipe, dict[str, str]]]:
+    """The variants with their levels, one after another; what is left out is noted among the rows."""
     conditions = Conditions(baseline, choices)
     for design in study.design:
         if design == "search":
@@ -330,24 +343,27 @@ def _named_recipes(
             for name, variant in study.variants.items():
                 key = f"variants.{name}"
                 if isinstance(variant, str):
-                    yield name, _on_data_of(baseline, recipes.load(variant, key).recipe)
+                    yield name, _on_data_of(baseline, recipes.load(variant, key).recipe), {}
                 else:
-                    yield name, with_changes(baseline, variant, f"{recipes.file.where(key)}: {key}")
+                    yield name, with_changes(baseline, variant, f"{recipes.file.where(key)}: {key}"), {}
         else:
-            taken = choices
+            taken, own = choices, dict[Choice, Level]()
             if design != "factorial":
                 taken = [choice for choice in choices if conditions.meets(choice, ())]
-                notes += [
+                rows.notes += [
                     f"design {design} leaves the factor '{choice.name}' out: its `when` does not hold in the baseline"
                     for choice in choices
                     if choice not in taken
                 ]
+                own = {choice: own_level(choice, baseline) for choice in taken}
+                rows.place_baseline(conditions.cell(own))
             for choice in taken if design in ("leave_one_out", "only_one") else ():
                 if not any(level.off for level in choice.levels):
                     raise BadInput(f"{choice.where}: design {design} needs to know what 'off' is")
             where = recipes.file.where("design")
             for name, picks in DESIGNS[design](taken, conditions, f"{where}: design"):
-                yield name, with_levels(baseline, picks, f"{where}: design {design}, variant '{name}'")
+                levels = conditions.cell(own, picks) if own else {level.factor: level.name for level in picks}
+                yield name, with_levels(baseline, picks, f"{where}: design {design}, variant '{name}'"), levels
 
 
 def _check_space(choices: _Choices, conditions: Conditions, baseline: Recipe) -> None:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
 from typing import Any
 
 from raysd.errors import BadInput
-from raysd.recipe import Recipe
+from raysd.recipe import Recipe, recipe_key
 from raysd.settings import can_have, changed_values, check_path, leaves, value_at, with_changes
 from raysd.study.files import Changes, Factor
 
@@ -133,6 +134,22 @@ def meaningful(picks: Sequence[Level]) -> list[tuple[Level, dict[str, Any]]]:
     return kept
 
 
+def own_level(choice: Choice, recipe: Recipe) -> Level:
+    """The level of a factor that a recipe has: the one that changes nothing in it.
+
+    Where none is, one that is named by the value of the setting; of bundles, one with the name `baseline`.
+    """
+    for level in choice.levels:
+        with suppress(BadInput):
+            if not level.changes or recipe_key(with_levels(recipe, (level,), "")) == recipe_key(recipe):
+                return level
+    if choice.factor.setting is None:
+        return Level(choice.name, "baseline", {}, False, choice.where)
+    value = _value(dict(recipe), choice.factor.setting)
+    name = f"{value:g}" if isinstance(value, float) else _text(value)  # 1000, as one writes it in a file
+    return Level(choice.name, name, {choice.factor.setting: value}, False, choice.where)
+
+
 def with_levels(baseline: Recipe, picks: Sequence[Level], where: str) -> Recipe:
     """The baseline with the picked levels; BadInput, with the place of the culprit, where that is no recipe."""
     changes: Changes = {}
@@ -175,6 +192,20 @@ class Conditions:
         if (choice, deciding) not in self._known:
             self._known[choice, deciding] = _holds(choice.when, self._values(deciding, choice.where))
         return self._known[choice, deciding]
+
+    def cell(self, own: Mapping[Choice, Level], picks: Sequence[Level] = ()) -> dict[str, str]:
+        """Factor -> level of a variant that has the picks, and beside them the baseline's `own` levels.
+
+        Without factors that mean nothing there, or all of whose settings another's pick sets otherwise.
+        """
+        picked, cell = {level.factor: level for level in picks}, []
+        said = {path: value for level in picks for path, value in level.leaves.items()}
+        for choice, level in own.items():
+            level = picked.get(choice.name, level)
+            stands = not level.leaves or any(said.get(path, value) == value for path, value in level.leaves.items())
+            if stands and self.meets(choice, tuple(cell)):
+                cell.append(level)
+        return {level.factor: level.name for level, _ in meaningful(cell)}
 
     def _sets(self, choice: Choice, path: str) -> bool:
         """Whether a factor alone changes what stands at a path in the baseline."""

@@ -1,22 +1,21 @@
 """What a study still needs, what it will cost, and what its number of seeds can show. Launches nothing."""
 
 import json
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from raysd.errors import BadInput
-from raysd.paper.statistics import detectable_difference, smallest_p
+from raysd.paper.statistics import ALPHA, detectable_by_sign_flips, smallest_p
 from raysd.recipe import Recipe
 from raysd.study.cost import UNKNOWN, Clips, Cost, Speeds, cost, disk_bytes, wall_seconds
 from raysd.study.design import LoadedStudy, Role, Trial
 from raysd.study.places import shown
 from raysd.study.spread import Spread
 
-ALPHA = 0.05
-"""The level at which a study wants to show a difference."""
 POWER = 0.8
-"""The chance that it finds one that is there."""
+"""The chance with which a study wants to find a difference that is there."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,8 @@ class Plan:
     """Variants that are compared with the baseline; Holm's first step asks for a p of ALPHA over this number."""
     spread: Spread | None
     detectable: float | None
-    """The least true difference in the metric that a paired t-test finds (ALPHA, POWER), a fraction of 1."""
+    """The least true difference in the metric that the sign-flip test finds (ALPHA, POWER), a fraction of 1. None where
+    the spread is not known, or no difference is found with so few seeds."""
     data_known: bool
     """False: no data was given, so nothing could be found in the results."""
     budget: str
@@ -181,6 +181,7 @@ def make_plan(
     trainings, scorings = sum(row.trainings for row in rows), sum(row.scorings for row in rows)
     to_train = {trial.variant for trial in missing if trial.trains}
     scale, seeds = study.study.scale, study.study.seeds
+    detectable = detectable_by_sign_flips(spread.sd, len(seeds), POWER, ALPHA) if spread else math.inf
     return Plan(
         study=study.name,
         question=study.study.question,
@@ -215,7 +216,7 @@ def make_plan(
         smallest_p=smallest_p(len(seeds)),
         family=sum(row.role == "variant" for row in study.variants),
         spread=spread,
-        detectable=detectable_difference(spread.sd, len(seeds), POWER, ALPHA) if spread and len(seeds) > 1 else None,
+        detectable=detectable if math.isfinite(detectable) else None,
         data_known=data_known,
         budget=_budget(study),
     )

@@ -7,8 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from raysd.paper.statistics import seeds_to_reach
-from raysd.study.plan import ALPHA, POWER, Plan, count, describe, duration, size
+from raysd.paper.statistics import ALPHA, seeds_to_reach
+from raysd.study.plan import POWER, Plan, count, describe, duration, size
 
 MOST_ROWS = 100
 """Variants that the table shows."""
@@ -99,10 +99,12 @@ def _what_seeds_show(plan: Plan) -> list[str]:
             )
     if plan.spread is None and plan.data_known:
         lines += ["smallest detectable difference: unknown until two seeds of the baseline are there"]
-    if plan.spread is not None and plan.detectable is not None:
+    if plan.spread is not None:
+        least = f"none with {seeds}, however large"
+        if plan.detectable is not None:
+            least = f"{100 * plan.detectable:.2g} points with {seeds} (that test, alpha {ALPHA}, power {POWER})"
         lines += [
-            f"smallest detectable difference in {plan.metric}: {100 * plan.detectable:.2g} points with {seeds} (paired "
-            f"t-test, alpha {ALPHA}, power {POWER})",
-            f"at sd {100 * plan.spread.sd:.2g} points, {plan.spread.source}",
+            f"smallest detectable difference in {plan.metric}: {least}",
+            f"sd of differences: {100 * plan.spread.sd:.2g} points, {plan.spread.source}",
         ]
     return lines

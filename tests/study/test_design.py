@@ -108,6 +108,39 @@ def test_factorial_crosses_levels_and_off_stays_off(load) -> None:
     assert study.notes == ("'hf=on, cutoff=1000' is the same recipe as 'baseline'",)
 
 
+def test_rows_of_a_design_know_their_levels(load) -> None:
+    def levels(**changes: Any) -> dict[str, dict[str, str]]:
+        study = load({"references": ["floor.yaml"], **changes})
+        return {variant.name: variant.levels for variant in study.variants}
+
+    own = {"cutoff": "1000", "mixup": "on", "crop": "on"}
+    one_at_a_time = levels()
+    assert one_at_a_time["baseline"] == own
+    assert one_at_a_time["cutoff=500"] == own | {"cutoff": "500"}
+    assert one_at_a_time["without crop"] == own | {"crop": "off"}
+    assert one_at_a_time["floor"] == {}
+
+    factors = {"hf": {"setting": "augment.high_frequency"}, "cutoff": STUDY["factors"]["cutoff"]}
+    crossed = levels(factors=factors, design=["list", "factorial"], variants={"plain": {"augment.log_mixup_exp": None}})
+    assert crossed["baseline"] == {"hf": "on", "cutoff": "1000"}  # a cell that was merged with it
+    assert crossed["hf=on, cutoff=2000"] == {"hf": "on", "cutoff": "2000"}
+    assert crossed["hf=off"] == {"hf": "off"}  # where a cutoff means nothing
+    assert crossed["plain"] == {}
+    assert levels(factors=factors)["without hf"] == {"hf": "off"}
+
+    others = {"cutoff": {"setting": "augment.high_frequency.cutoff_hz", "levels": [500]}}
+    others["epochs"] = {"levels": {"short": {"train.epochs": 1, "train.batch_size": 4}, "batch": {}}}
+    others["more"] = {"levels": {"cutoff too": {"augment.high_frequency.cutoff_hz": 250, "train.epochs": 9}}}
+    beside = levels(factors=others)
+    assert beside["baseline"] == {"cutoff": "1000", "epochs": "batch", "more": "baseline"}
+    assert beside["epochs=short"] == {"cutoff": "1000", "epochs": "short", "more": "baseline"}
+    assert beside["more=cutoff too"] == {"epochs": "batch", "more": "cutoff too"}
+    crossed = levels(factors={name: others[name] for name in ("cutoff", "epochs")}, design="factorial")
+    assert crossed["baseline"] == {}  # none of its cells
+    assert crossed["cutoff=500, epochs=batch"] == {"cutoff": "500", "epochs": "batch"}
+    assert load({"factors": others}).own_levels == {"cutoff": "1000", "epochs": "batch", "more": "baseline"}
+
+
 def test_bundles_and_lists(load) -> None:
     bundles = {"levels": {"off": {"segments.two_crops": False}, "long": {"segments": {"train_seconds": 4}}}}
     study = load({"factors": {"segments": bundles}, "design": ["one_at_a_time", "leave_one_out"]})

@@ -180,8 +180,11 @@ def test_what_the_seeds_can_show(study: LoadedStudy, seeds: Any, said: str) -> N
 def test_the_detectable_difference_follows_from_the_spread(study: LoadedStudy) -> None:
     six = load_study(study.path, seeds=tuple(range(6)))
     plan = plan_of(six, spread=Spread(0.01, "from somewhere"))
-    assert plan.detectable == pytest.approx(0.014345, rel=1e-3)  # 1.4345 sd with 6 pairs
-    assert any("difference in official: 1.4 points with 6 seeds" in line for line in summary(plan))
+    assert plan.detectable == pytest.approx(0.0179, rel=0.02)  # all of 6 have one sign: Phi(1.79) ** 6 is 0.8
+    assert any("difference in official: 1.8 points with 6 seeds" in line for line in summary(plan))
+    three = plan_of(load_study(study.path, seeds=(0, 1, 2)), spread=Spread(0.01, "from somewhere"))
+    assert three.detectable is None
+    assert any("difference in official: none with 3 seeds, however large" in line for line in summary(three))
     assert any("unknown until two seeds" in line for line in summary(plan_of(six)))
 
 

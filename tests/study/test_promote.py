@@ -22,7 +22,7 @@ from raysd.study.promote import as_yaml, changes_between
 from raysd.study.search import search_name
 from raysd.study.searched import Searched, searched
 
-sys.path.append(str(Path(__file__).parents[1] / "results"))
+sys.path.append(str(Path(__file__).parents[1] / "paper"))
 from made_search import STUDY, run_search, study_at  # pyright: ignore[reportMissingImports]
 
 Run = Callable[..., tuple[int, str, str]]
