@@ -14,6 +14,7 @@ import typer
 from raysd.cli_data import data_app
 from raysd.cli_doctor import doctor
 from raysd.cli_explain import explain
+from raysd.cli_figures import figures
 from raysd.cli_jobs import jobs_app
 from raysd.cli_options import (
     DEFAULT_CACHE,
@@ -33,9 +34,11 @@ from raysd.cli_options import (
     open_session,
     out,
 )
+from raysd.cli_power import power
 from raysd.cli_pretrain import pretrain
 from raysd.cli_results import results_app
 from raysd.cli_search import promote, report
+from raysd.cli_tables import table
 from raysd.cli_weights import weights_app
 from raysd.completion import mend_bash_words
 from raysd.errors import BadInput
@@ -54,17 +57,12 @@ app.add_typer(results_app)  # studies, show, compare, gc, compact
 app.add_typer(weights_app, name="weights")
 app.command()(doctor)
 app.command()(explain)
+app.command()(power)
+app.command()(figures)
 app.command()(pretrain)
 app.command()(promote)
 app.command()(report)
-
-
-class TableFormat(StrEnum):
-    """How a table is printed."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    csv = "csv"
+app.command()(table)
 
 
 class FileKind(StrEnum):
@@ -111,9 +109,11 @@ def plan(
     With a data root its clips are decoded, if they were not yet: what the results hold of them is known only then.
     """
     from raysd.progress import bar
+    from raysd.running import require_loggers
     from raysd.study.print_plan import render
 
     session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    require_loggers(session.study.study.scale)
     with bar(err, "decoding clips") as progress:
         session.decode(progress)
     rates = []
@@ -163,32 +163,6 @@ def run(
         out.print(found.to_rich())
     if outcome and outcome.failed:
         raise typer.Exit(1)
-
-
-@app.command()
-def table(
-    study: StudyName,
-    results: ResultsRoot = DEFAULT_RESULTS,
-    data_root: SomeDataRoot = None,
-    set_: Set = None,
-    profile: Profile = None,
-    seeds: Seeds = None,
-    skip_bad: SkipBad = False,
-    cache: Cache = DEFAULT_CACHE,
-    format_: Annotated[TableFormat, typer.Option("--format", help="How to print it.")] = TableFormat.terminal,
-) -> None:
-    """Print a study's table: variants x machines, mean and sd over seeds, n of n, difference to the baseline.
-
-    csv has every cell in full precision, with the keys of the trials behind it.
-    """
-    for found in open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache).tables():
-        match format_:
-            case TableFormat.terminal:
-                out.print(found.to_rich())
-            case TableFormat.markdown:
-                print(found.to_markdown(), end="")
-            case TableFormat.csv:
-                print(found.to_csv(), end="")
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """The report of a study: one page that needs nothing else, and says what the numbers say."""
 
+import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,10 @@ class Page(HTMLParser):
         assert not [one for one in self.attributes if one[1] in ("src", "srcset", "data", "action", "poster")]
         assert all(value.startswith("#") for _, name, value in self.attributes if name.endswith("href"))
         assert "@import" not in text
-        assert "<script" not in text
+        assert text.count("<script") == text.count("<script>") == 1  # its own, which sorts tables
+        (policy,) = [value for value in self.values("meta", "content") if value.startswith("default-src")]
+        assert policy.startswith("default-src 'none'; ")
+        assert "http" not in policy
         ids = [value for _, name, value in self.attributes if name == "id"]
         assert len(ids) == len(set(ids))
         assert set(re.findall(r"url\(([^)]*)\)", text)) <= {f"#{name}" for name in ids}
@@ -118,20 +123,50 @@ def test_the_report_of_a_comparison_at_any_time(
     assert "No trial is finished yet." in Page(Path("s.html").read_text(encoding="utf-8")).text
 
     lost, *done = trials_of(load_study(tmp_path / "s.yaml"), "d0")[::-1]
-    results.write_failure(failed(lost))
+    said = 'Traceback (most recent call last):\n  File "/home/me/raysd/train.py", line 3\nValueError: <broken> & gone'
+    results.write_failure(replace(failed(lost), traceback=said))
     for trial in done:
         results.write(record(trial, {}, 0.5 + 0.1 * trial.seed + 0.05 * (trial.variant == "none")))
     assert raysd("report", "s.yaml")[0] == 0
     text = Path("s.html").read_text(encoding="utf-8")
     page = Page(text)
     page.assert_self_contained(text)
-    assert "none 1/2 55.00 55.00 55.00 +5.00 (1)" in page.text  # fan, pump, all; paired by seed
+    assert "With one seed there is no test; seen: 'none', +5.0 points." in page.text  # paired by seed
+    assert "Not all trials are finished: 'none' 1/2." in page.text
+    assert "none 1/2 55.00 55.00 55.00" in page.text  # fan, pump, all
+    titles = ["Answer", "Results", "More tables", "More figures", "State, plan and cost", "Failures", "Provenance"]
+    assert re.findall("<h2>(.*?)</h2>", text) == [*titles, "The study file"]
+    assert "/home" not in text  # a traceback tells the file, not the folder
+    assert 'File "train.py"' in page.text
+    assert str(tmp_path) not in text
     assert "references, not compared" in page.text
     assert "4 of 5 trials done, 0 begun, 1 failed (1 code), 0 missing" in page.text
     assert "none, seed 1 code ValueError: <broken> & gone 1 2024-01-01 00:02" in page.text
 
     assert raysd("report", "s.yaml", "--data-root", corpus(2020), "--cache", cache_dir)[0] == 0
     assert "trials to do" in Page(Path("s.html").read_text(encoding="utf-8")).text  # the plan, on that data
+
+
+def test_each_corpus_has_its_answer(raysd: Run, tmp_path: Path) -> None:
+    study_at(tmp_path)
+    study = {"question": "which?", "baseline": "recipes/base.yaml", "design": "list", "seeds": [0, 1, 2, 3, 4, 5]}
+    study |= {"variants": {"none": {"augment.log_mixup_exp": None}}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    results = Results(tmp_path / "results")
+    origin = json.dumps(ORIGIN | {"packages": {"torch": "2.13.0", "ray": "2.60.0"}})
+    for corpus, gain in {"d0": 0.05, "d1": -0.02}.items():
+        for trial in trials_of(load_study(tmp_path / "s.yaml"), corpus):
+            official = 0.5 + 0.1 * trial.seed + gain * (trial.variant == "none")
+            results.write(record(trial, {}, official, provenance=origin))
+    assert raysd("report", tmp_path / "s.yaml", "--results", results.root, "--to", tmp_path / "s.html")[0] == 0
+    text = (tmp_path / "s.html").read_text(encoding="utf-8")
+    page = Page(text)
+    page.assert_self_contained(text)
+    first, second = re.findall('<p class="lead">(.*?)</p>', text.replace("\u00a0", " "))
+    assert first.startswith("&#39;none&#39; raises the official score by 5.0 points [5.0, 5.0], p = 0.031, 6 seeds.")
+    assert second.startswith("&#39;none&#39; lowers the official score by 2.0 points [2.0, 2.0], p = 0.031, 6 seeds.")
+    assert "Answer on DCASE 2020, fan, pump (d0)" in page.text
+    assert "torch 2.13.0 ray 2.60.0" in page.text
 
 
 @pytest.mark.parametrize("place", ["file", "folder"])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -109,6 +110,11 @@ def one_table(study: LoadedStudy, results: Results, **options: Any) -> StudyTabl
     return table
 
 
+def plain(cells: list[str]) -> list[str]:
+    """Without marks."""
+    return [re.sub(r"\*\*|</?u>| ≈", "", cell) for cell in cells]
+
+
 def markdown_rows(text: str, title: str) -> dict[str, list[str]]:
     section = text.split(f"### {title}\n")[1].split("###")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
@@ -121,14 +127,90 @@ def test_means_spreads_counts_and_paired_differences(study: LoadedStudy, tmp_pat
     table = one_table(study, results)
     auc = markdown_rows(table.to_markdown(), "AUC, dev")
     # AUC of the fan is the share; the valve's is 1; "all" is their mean
-    assert auc["variant"] == ["seeds", "fan", "valve", "all", "difference, all"]
-    assert auc["baseline"][:4] == ["3/3", "60.00 ± 10.00", "100.00 ± 0.00", "80.00 ± 5.00"]
-    assert auc["without crop"] == ["3/3", "70.00 ± 10.00", "100.00 ± 0.00", "85.00 ± 5.00", "+5.00 (3)"]
+    assert auc["variant"] == ["seeds", "fan", "valve", "all"]
+    assert auc["baseline"] == ["3/3", "<u>60.00 ± 10.00</u> ≈", "**100.00 ± 0.00**", "<u>80.00 ± 5.00</u> ≈"]
+    assert auc["without crop"] == ["3/3", "**70.00 ± 10.00**", "<u>100.00 ± 0.00</u> ≈", "**85.00 ± 5.00**"]
+    # it lacks a seed, and is not set beside rows that do not
+    assert auc["without mixup"] == ["2/3", "65.00 ± 35.36", "100.00 ± 0.00", "82.50 ± 17.68"]
+    assert auc["floor (reference)"] == ["1/1", "100.00", "100.00", "100.00"]
     # seeds 0 and 2: mean of -0.1 and +0.2 on the fan, half of it on all, whatever the baseline's seed 1
-    assert auc["without mixup"] == ["2/3", "65.00 ± 35.36", "100.00 ± 0.00", "82.50 ± 17.68", "+2.50 (2)"]
-    assert auc["floor (reference)"][:4] == ["1/1", "100.00", "100.00", "100.00"]
-    assert "".join(auc["floor (reference)"][4:]).strip() == ""
-    assert "".join(auc["baseline"][4:]).strip() == ""
+    differences = markdown_rows(
+        table.to_markdown(), "Difference to the baseline over all machines in the other metrics, dev"
+    )
+    assert differences["variant"] == ["n", "AUC", "pAUC"]
+    assert [differences[name][0] for name in ("without crop", "without mixup")] == ["3", "2"]
+    assert [differences[name][1].split(" [")[0] for name in ("without crop", "without mixup")] == ["+5.00", "+2.50"]
+    assert set(differences) == {"variant", "---", "without crop", "without mixup"}
+
+
+def test_differences_have_an_interval_and_tests_of_one_family(study: LoadedStudy, tmp_path: Path) -> None:
+    results = Results(tmp_path / "r")
+    fill(results, study)
+    table = one_table(study, results)
+    crop, mixup = table.variants
+    one = table.comparison(crop, "dev", "fan", "auc")
+    assert one is not None
+    assert one.difference == pytest.approx(0.1)  # of 0.1, 0.2 and 0: four of eight patterns of signs are as far out
+    assert (one.n, one.family, one.p, one.p_holm) == (3, 2, 0.5, 1.0)
+    assert one.low < 0.1 < one.high
+    assert table.comparison(mixup, "dev", "fan", "auc").n == 2  # pyright: ignore[reportOptionalMemberAccess]
+    assert table.comparison(table.rows[0], "dev", "fan", "auc") is None
+    assert table.comparison(table.rows[-1], "dev", "fan", "auc") is None
+    best, tied = table.tied("dev", "fan", "auc")
+    assert best is crop
+    assert tied == (table.rows[0],)
+    rows = markdown_rows(
+        table.to_markdown(), "Difference to the baseline in official score, dev: p, and in brackets after Holm"
+    )
+    assert rows["without crop"][1] == "0.500 (1.000)"
+
+
+def test_fewer_than_two_seeds_are_not_tested(tmp_path: Path) -> None:
+    study, results = load(tmp_path, {"seeds": [0]}), Results(tmp_path / "r")
+    for trial in trials_of(study, "d0"):
+        results.write(record(trial, {"fan": 0.5}))
+    table = one_table(study, results)
+    assert "fewer than 2 seeds: no interval and no test" in "".join(table.caption())
+    assert markdown_rows(table.to_markdown(), "AUC, dev")["without crop"][2:4] == ["+0.00", "no test"]
+    results = Results(tmp_path / "two")
+    for trial in trials_of(load(tmp_path, {"seeds": [0, 1]}), "d0"):
+        if trial.variant == "baseline" or trial.seed == 0 or trial.variant == "without crop":
+            results.write(record(trial, {"fan": 0.5}))
+    table = one_table(load(tmp_path, {"seeds": [0, 1]}), results)
+    assert markdown_rows(table.to_markdown(), "AUC, dev")["without mixup"][:4] == ["1/2", "50.00", "+0.00", "no test"]
+    assert "no test: fewer than 2 seeds that the baseline has too" in table.caption()
+    assert "rows that lack seeds are not marked, unless all lack as many" in table.caption()
+
+
+def test_a_factorial_design_has_grids_of_its_effects(tmp_path: Path) -> None:
+    factors = {
+        "k": {"setting": "scoring.k", "levels": [1, 2]},
+        "domains": {"setting": "scoring.domains", "levels": ["pooled", "normalised"]},
+    }
+    study = load(tmp_path, {"factors": factors, "design": "factorial", "references": []})
+    results = Results(tmp_path / "r")
+    shares = {
+        "baseline": 0.2,
+        "k=1, domains=normalised": 0.3,
+        "k=2, domains=pooled": 0.4,
+        "k=2, domains=normalised": 0.9,
+    }
+    for trial in trials_of(study, "d0"):
+        results.write(record(trial, {"fan": shares[trial.variant]}))
+    table = one_table(study, results)
+    text = table.to_markdown()
+    main = markdown_rows(text, "Main effects against domains=pooled, k=1: official score, dev")
+    both = markdown_rows(text, "Two-way interactions against domains=pooled, k=1: official score, dev")
+    assert list(main) == ["factor", "---", "k=2", "domains=normalised"]
+    assert both["k=2 x domains=normalised"][:2] == ["1", "3/3"]
+    effects = {effect.contrast.label: effect.comparison.difference for effect in table.effects("dev", "fan", "auc")}
+    # (0.4 - 0.2 + 0.9 - 0.3) / 2, (0.3 - 0.2 + 0.9 - 0.4) / 2, (0.9 - 0.3) - (0.4 - 0.2)
+    assert effects == pytest.approx({"k=2": 0.4, "domains=normalised": 0.3, "k=2 x domains=normalised": 0.4})
+    lines = {(line["variant"], line["metric"]): line for line in csv.DictReader(io.StringIO(table.to_csv()))}
+    assert lines["k=2", "auc"]["role"] == "main effect"
+    assert float(lines["k=2", "auc"]["difference"]) == pytest.approx(0.4)
+    assert lines["k=2 x domains=normalised", "auc"]["role"] == "interaction"
+    assert r"\raysdcell{s/effect k=2/dev/fan/auc/difference}{+40.00}" in table.to_macros()
 
 
 def test_the_comparison_metric_comes_first_with_differences_by_machine(study: LoadedStudy, tmp_path: Path) -> None:
@@ -141,11 +223,15 @@ def test_the_comparison_metric_comes_first_with_differences_by_machine(study: Lo
         "AUC, dev",
         "pAUC, dev",
         "Difference to the baseline in official score, dev",
+        "Difference to the baseline in official score, dev: p, and in brackets after Holm",
+        "Difference to the baseline over all machines in the other metrics, dev",
+        "Difference to the baseline over all machines in the other metrics, dev: p, and in brackets after Holm",
     ]
     other = load(tmp_path, {"metric": "auc"})
     assert one_table(other, results).metrics == ("auc", "pauc", "official")
     rows = markdown_rows(one_table(other, results).to_markdown(), "Difference to the baseline in AUC, dev")
-    assert rows["without crop"] == ["+10.00 (3)", "+0.00 (3)", "+5.00 (3)"]
+    assert rows["variant"] == ["n", "fan", "valve", "all"]
+    assert [cell.split(" [")[0] for cell in rows["without crop"]] == ["3", "+10.00", "+0.00", "+5.00"]
     assert set(rows) == {"variant", "---", "without crop", "without mixup"}
 
 
@@ -166,7 +252,13 @@ def test_the_caption_says_what_holds_for_all(tmp_path: Path) -> None:
         skipped = json.dumps({"skipped": ["bad.wav"]})
         results.write(record(trial, {"fan": 0.5, "valve": 0.5}, provenance=skipped))
     caption = "\n".join(one_table(study, results).caption())
-    assert "DCASE 2020, fan, valve (fingerprint d0)" in caption
+    assert "DCASE 2020, dev: fan, valve (fingerprint d0)" in caption
+    assert "code: not known" in caption
+    assert "n = 3 seeds (0, 1, 2)" in caption
+    assert (
+        "exact two-sided sign-flip test of the paired differences, with 3 seeds not below 0.25; Holm over 1 va"
+        in caption
+    )
     assert "profile: cpu" in caption
     assert "trained on: dev + additional" in caption
     assert "checkpoint: last epoch" in caption
@@ -223,9 +315,9 @@ def test_years_with_domains_have_their_own_columns_and_mean(tmp_path: Path) -> N
     assert table.metrics == ("official", "auc_source", "auc_target", "pauc")
     assert table.parts == ("dev", "eval")
     rows = markdown_rows(table.to_markdown(), "AUC source, dev")
-    assert rows["baseline"][1:4] == ["50.00 ± 0.00", "100.00 ± 0.00", "66.67 ± 0.00"]  # harmonic
+    assert plain(rows["baseline"])[1:4] == ["50.00 ± 0.00", "100.00 ± 0.00", "66.67 ± 0.00"]  # harmonic
     rows = markdown_rows(table.to_markdown(), "AUC source, eval")
-    assert rows["baseline"][1:4] == ["20.00 ± 0.00", "-", "20.00 ± 0.00"]
+    assert plain(rows["baseline"])[1:4] == ["20.00 ± 0.00", "-", "20.00 ± 0.00"]
 
 
 def test_each_corpus_has_its_own_table(study: LoadedStudy, tmp_path: Path) -> None:
@@ -278,7 +370,9 @@ def test_one_machine_needs_no_mean_over_machines(study: LoadedStudy, tmp_path: P
     assert table.machines == ("fan",)
     text = table.to_markdown()
     assert "Difference to the baseline in" not in text
-    assert markdown_rows(text, "AUC, dev")["without crop"] == ["3/3", "50.00 ± 0.00", "+0.00 (3)"]
+    assert markdown_rows(text, "AUC, dev")["variant"] == ["seeds", "fan", "difference", "p", "p (Holm)"]
+    row = markdown_rows(text, "AUC, dev")["without crop"]
+    assert row == ["3/3", "<u>50.00 ± 0.00</u> ≈", "+0.00 [0.00, 0.00]", "1.000", "1.000"]
 
 
 def test_a_variant_without_trials_shows_as_missing(study: LoadedStudy, tmp_path: Path) -> None:
@@ -295,7 +389,7 @@ def test_a_machine_missing_in_some_trials_says_so_in_its_cell(study: LoadedStudy
         machines = {"fan": 0.5} if trial.seed == 1 else {"fan": 0.5, "valve": 1.0}
         results.write(record(trial, machines))
     rows = markdown_rows(one_table(study, results).to_markdown(), "AUC, dev")
-    assert rows["baseline"][:3] == ["3/3", "50.00 ± 0.00", "100.00 ± 0.00 (2/3)"]
+    assert plain(rows["baseline"])[:3] == ["3/3", "50.00 ± 0.00", "100.00 ± 0.00 (2/3)"]
 
 
 def test_the_terminal_shows_the_same_numbers(study: LoadedStudy, tmp_path: Path) -> None:
@@ -306,7 +400,7 @@ def test_the_terminal_shows_the_same_numbers(study: LoadedStudy, tmp_path: Path)
     console.print(table.to_rich())
     text = console.export_text()
     for row in markdown_rows(table.to_markdown(), "AUC, dev").values():
-        assert all(cell in text for cell in row if cell.strip("-: "))
+        assert all(cell in text for cell in plain(row) if cell.strip("-: "))
     assert "does a|b help?" in text
     assert "does a\\|b help?" in table.to_markdown()
 
