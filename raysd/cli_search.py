@@ -22,6 +22,7 @@ from raysd.cli_options import (
     err,
     open_session,
 )
+from raysd.completion import trials
 from raysd.errors import BadInput
 
 
@@ -35,15 +36,41 @@ def report(
     seeds: Seeds = None,
     skip_bad: SkipBad = False,
     cache: Cache = DEFAULT_CACHE,
+    listen: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Instead write a folder to listen to the clips that a trial ranked most wrong."
+        ),
+    ] = None,
+    trial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="The trial to listen to; without it the baseline's first finished seed.",
+            autocompletion=trials,
+        ),
+    ] = None,
 ) -> None:
     """Write what the results hold of a study as one HTML file that needs nothing else, finished or not.
 
-    An earlier report is replaced, any other file is not.
+    An earlier report is replaced, any other file is not. The same holds for the folder of --listen.
     """
     from raysd.paper.report import write_page
     from raysd.reporting import study_report
 
+    if trial is not None and listen is None:
+        raise BadInput(f"--trial {trial}: says to which trial --listen DIR is; give both, or neither")
+    if to is not None and listen is not None:
+        raise BadInput(f"--to {to}: --listen writes no report; give one of them")
     session = open_session(study, data_root, results, set_, profile, seeds, skip_bad, cache)
+    if listen is not None:
+        from raysd.listening import write_listening
+        from raysd.progress import bar
+
+        with bar(err, "drawing spectrograms") as progress:
+            record = write_listening(listen, session, trial, _command(), progress)
+        _tell(f"written: {listen / 'index.html'}, of trial {record.key} ({record.variant}, seed {record.seed})")
+        return
     path = to or Path(f"{session.study.name}.html")
     write_page(path, study_report(session, set_ or [], _command()))
     err.print(f"written: {path}", highlight=False, soft_wrap=True, markup=False)
