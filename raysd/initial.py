@@ -107,14 +107,14 @@ def read(pretrained: str, cache: Path, results_root: str | Path) -> "Weights | N
     from raysd.model.features import Features
     from raysd.model.pretrained import Weights
     from raysd.results.weights import read_weights
-    from raysd.weights import read_tensors, weights_file
+    from raysd.weights import file_and_sha256, read_tensors
 
     if pretrained == NONE:
         return None
     if pretrained.startswith(PUBLISHED_PREFIX):
         row = PUBLISHED[pretrained.removeprefix(PUBLISHED_PREFIX)]
-        path = weights_file(row.name, cache)
-        origin = {"checksum": checksum_of(path), "licence": row.licence, "source": row.source}
+        path, sha256 = file_and_sha256(row.name, cache)
+        origin = {"checksum": f"sha256:{sha256}", "licence": row.licence, "source": row.source}
         return Weights(pretrained, read_tensors(path), row.head, origin)
     state, about = read_weights(Results(results_root), pretrained.removeprefix(OWN_PREFIX))
     features = about.get("features")

@@ -6,6 +6,7 @@ process group of torch.distributed) every function here gives back what it was g
 G items of the whole batch, B of this worker.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -39,6 +40,12 @@ class Scale(Settings):
     those of each batch from its samples, in the background; the numbers are the same."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial is started again whose process or node died; it goes on from its last epoch."""
+    tensorboard: str | None = None
+    """A folder, on the machine that runs the study, to which the loss of each epoch and the metrics of each trial are
+    written for TensorBoard too. Of studies alone. null: none."""
+    mlflow: str | None = None
+    """The same for MLflow: its tracking URI, or a folder for a database (needs `pip install 'raysd[mlflow]'`). Give
+    credentials in MLflow's environment variables. Of studies alone. null: none."""
 
     @model_validator(mode="after")
     def _possible(self) -> "Scale":
@@ -49,7 +56,17 @@ class Scale(Settings):
             )
         if self.compile and self.micro_batch is not None:
             raise ValueError("compile and micro_batch exclude each other; leave one out")
+        if self.tensorboard and "://" in self.tensorboard:
+            raise ValueError(f"tensorboard {self.tensorboard}: expected a folder of this machine")
+        if self.mlflow and re.search(r"://[^/]*@", self.mlflow):
+            raise ValueError(
+                "mlflow: leave the credentials out; MLflow reads them from MLFLOW_TRACKING_USERNAME and so on"
+            )
         return self
+
+    def recorded(self) -> dict[str, Any]:
+        """As records keep it: without the places of logs, which say nothing of the numbers and may name folders."""
+        return self.model_dump(mode="json", exclude={"tensorboard", "mlflow"})
 
 
 class LostWorker(RuntimeError):

@@ -106,7 +106,7 @@ class Job:
                 "device": device,
                 "device_model": device_model(device),
                 "precision": precision(recipe.train, torch.device(device)),
-                "scale": self.place.scale.model_dump(mode="json"),
+                "scale": self.place.scale.recorded(),
             },
         }
 

@@ -1,11 +1,13 @@
 """Runs what a study lacks and tells a console of it: what `raysd run` and a notebook share."""
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from raysd.errors import BadInput
 from raysd.overview import note_launch
+from raysd.parallel import Scale
 from raysd.progress import StudyProgress, bar
 from raysd.session import Session
 from raysd.study.print_plan import summary
@@ -14,11 +16,26 @@ if TYPE_CHECKING:
     from raysd.scale.tune import Outcome
 
 
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
+"""Settings of the scale -> the package that each needs; the extra of that name brings it."""
+
+
+def require_loggers(scale: Scale) -> None:
+    """Raises BadInput where the scale asks for a logger whose package is not installed here."""
+    for name, package in PACKAGES.items():
+        if getattr(scale, name) is not None and importlib.util.find_spec(package) is None:
+            raise BadInput(
+                f"scale.{name}: the package {package} is not installed; pip install 'raysd[{name}]', or leave "
+                f"scale.{name} out"
+            )
+
+
 def run_missing(session: Session, console: Console, command: tuple[str, ...]) -> "Outcome | None":
     """Decodes the clips, says what there is to do, and does it; None where nothing is missing.
 
     `command` is what the trials' provenance says of how they were run. Raises BadInput where the first trial fails.
     """
+    require_loggers(session.study.study.scale)
     with bar(console, "decoding clips") as progress:
         session.decode(progress)
     planned = session.plan()

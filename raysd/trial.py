@@ -155,7 +155,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
             "device_model": device_model(place.device),
             "threads": place.threads,
             "precision": precision(recipe.train, torch.device(place.device)),
-            "scale": place.scale.model_dump(mode="json"),
+            "scale": place.scale.recorded(),
         },
         "pretrained": weights and {"weights": weights.name, **weights.origin, "loaded": str(detector.loaded)},
     }
@@ -290,7 +290,7 @@ class Run:
     ) -> Record:
         trial, place, finished = self.trial, self.place, datetime.now(UTC)
         origin = provenance(skipped or (), place.command, train_sets(trial.recipe.data.additional))
-        origin |= trained_on or {"device": place.device, "scale": place.scale.model_dump(mode="json")}
+        origin |= trained_on or {"device": place.device, "scale": place.scale.recorded()}
         origin |= {"pretrained": pretrained} if pretrained else {}
         return Record(
             key=trial.key,

@@ -58,11 +58,22 @@ def weights_file(
     Raises BadInput for an unknown name, for a file that is not what it should be, and where it cannot be downloaded:
     without network (or `offline`), or because its licence forbids raysd to.
     """
+    return file_and_sha256(name, cache, progress, offline, announce)[0]
+
+
+def file_and_sha256(
+    name: str,
+    cache: Path,
+    progress: Tell | None = None,
+    offline: bool = False,
+    announce: Callable[[str], None] | None = None,
+) -> tuple[Path, str]:
+    """The same with its SHA-256, for which it was read."""
     published = find(name)
     path = where(published, cache) or _download(published, cache, progress, offline)
     found = _record(published, path, verified(path, published))
     if found == _read_record(published, cache):
-        return path
+        return path, found.sha256
     try:
         weights_folder(cache).mkdir(parents=True, exist_ok=True)
         with FileLock(beside(_record_path(published, cache), ".lock")):
@@ -76,7 +87,7 @@ def weights_file(
         raise BadInput(
             f"{weights_folder(cache)}: cannot be written: {error.strerror or error}; choose another --cache"
         ) from None
-    return path
+    return path, found.sha256
 
 
 def weights_folder(cache: Path) -> Path:
@@ -131,15 +142,14 @@ def examine(what: str, cache: Path, announce: Callable[[str], None] | None = Non
     """
     if what in PUBLISHED:
         published = PUBLISHED[what]
-        path = weights_file(what, cache, offline=True, announce=announce)
+        path, sha256 = file_and_sha256(what, cache, offline=True, announce=announce)
         whose = "as at its first use here"
     else:
         path = Path(what)
         if not path.is_file():
             raise BadInput(f"{what}: no such file, nor a name in the table of weights: {nearest(what, PUBLISHED)}")
         published = next((row for row in PUBLISHED.values() if row.file_name == path.name), None)
-        whose = "of which nothing is known"
-    sha256 = verified(path, published) if published else _sha256(path)
+        sha256, whose = verified(path, published) if published else _sha256(path), "of which nothing is known"
     if published and published.sha256:
         whose = f"as published for {published.name}"
     tensors = read_tensors(path)

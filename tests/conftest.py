@@ -1,13 +1,16 @@
 """Fixtures for all tests. What needs torch imports it inside, so that tests without it start at once."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile as sf
+
+sys.path.append(str(Path(__file__).parent))  # lets tests import the helper modules here by their bare name
+from served import Served, serving
 
 if TYPE_CHECKING:
     from raysd.data.store import Store
@@ -47,6 +50,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all tests, so that each corpus is decoded once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A web server, empty; what waits for a server waits a thousandth as long."""
+    from raysd.data import transfer
+
+    monkeypatch.setattr(transfer, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving() as served:
+        yield served
 
 
 @pytest.fixture

@@ -100,8 +100,8 @@ def test_settings_and_their_values(bash: Offered, zsh: Callable[[str], str]) -> 
 
 
 def test_what_the_commands_offer_themselves_still_works(bash: Offered) -> None:
-    assert bash("table", "augmentation", "--format", "m") == ["markdown"]
-    assert bash("table", "augmentation", "--format", "=", "m") == ["markdown"]
+    assert bash("table", "augmentation", "--format", "ma") == ["markdown", "macros"]
+    assert bash("table", "augmentation", "--format", "=", "l") == ["latex"]
     assert "--skip-bad" in bash("plan", "augmentation", "--sk")
     assert "export-dcase" in bash("exp")
 

@@ -26,6 +26,13 @@ def test_tables_are_made_from_the_trials(study: str, machine: str) -> None:
     assert (REAL / f"{study}_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
 
 
+@pytest.mark.parametrize("form", ["latex", "html"])
+def test_one_of_them_is_kept_in_other_forms(form: str) -> None:
+    (table,) = study_tables(load_study("augmentation", profile="cpu"), Results(REAL))
+    kept = (REAL / f"augmentation_ToyCar.{'tex' if form == 'latex' else form}").read_text(encoding="utf-8")
+    assert kept == (table.to_latex() if form == "latex" else table.to_html())
+
+
 @pytest.mark.parametrize(("machine", "seeds"), [("ToyCar", (0, 1, 2)), ("valve", None)])
 def test_so_are_those_of_pretraining(machine: str, seeds: tuple[int, ...] | None) -> None:
     weights = Checkpoints(Results(REAL))  # what they are is kept, their tensors are not

@@ -8,18 +8,14 @@ import pickle
 import re
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from served import Served
 
 from raysd import doctor
-from raysd.data import transfer
 from raysd.errors import BadInput
 from raysd.machine import State
 from raysd.model.published import PUBLISHED
@@ -31,63 +27,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 LOGIN = b"<html>Please log in to this network</html>"
 
 
-@dataclass
-class Server:
-    """Serves one file, whatever is asked for, in pieces."""
-
-    url: str = ""
-    content: bytes = CONTENT
-    status: int = 200
-    break_off_at: int | None = None
-    """Byte at which the first answer ends."""
-    pause_seconds: float = 0.0
-    """Between two pieces."""
-    asked: list[str] = field(default_factory=list)
-    """The range of each request."""
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    serving = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range", "")
-            serving.asked.append(asked)
-            first = int(found[1]) if (found := re.match(r"bytes=(\d+)-", asked)) else 0
-            end, total = len(serving.content), len(serving.content)
-            self.send_response(serving.status if serving.status != 200 or not first else 206)
-            self.send_header("ETag", '"1"')
-            self.send_header("Content-Length", str(total - first))
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{total - 1}/{total}")
-            self.end_headers()
-            if serving.break_off_at is not None:
-                end, serving.break_off_at = serving.break_off_at, None
-            with suppress(ConnectionError):  # who has heard enough hangs up
-                for at in range(first, end, 1 << 15):
-                    self.wfile.write(serving.content[at : min(at + (1 << 15), end)])
-                    time.sleep(serving.pause_seconds)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
-    serving.url = f"http://127.0.0.1:{http.server_port}"
-    yield serving
-    http.shutdown()
-    http.server_close()
-
-
-@pytest.fixture
-def publish(monkeypatch: pytest.MonkeyPatch, server: Server) -> Callable[..., str]:
+def publish(monkeypatch: pytest.MonkeyPatch, web: Served) -> Callable[..., str]:
     """Gives a row of the table an address of the server's, and what is known of its file; gives the row's name."""
-    monkeypatch.setattr(transfer, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.delenv(FOLDER, raising=False)
 
     def published(name: str = "mn04_as", sha256: str | None = SHA256, url: str | None = None) -> str:
-        row = replace(PUBLISHED[name], url=url or f"{server.url}/{name}", sha256=sha256, num_bytes=None)
+        row = replace(PUBLISHED[name], url=url or f"{web.url}/{name}", sha256=sha256, num_bytes=None)
+        web.files.setdefault(f"/{name}", CONTENT)
         monkeypatch.setitem(PUBLISHED, name, row)
         return name
 
@@ -108,46 +55,46 @@ def files(folder: Path) -> set[str]:
 
 
 def test_a_slow_download_that_breaks_off_goes_on_where_it_was(
-    publish: Callable[..., str], server: Server, tmp_path: Path
+    publish: Callable[..., str], web: Served, tmp_path: Path
 ) -> None:
     name, told, said = publish(), list[tuple[int, int | None]](), list[str]()
-    server.break_off_at, server.pause_seconds = 1 << 16, 0.01
+    web.breaks[f"/{name}"], web.pause_seconds = [1 << 16], 0.01
     path = weights_file(name, tmp_path, lambda done, total: told.append((done, total)), announce=said.append)
     assert path == tmp_path / "weights" / "mn04_as_mAP_432.pt"
     assert path.read_bytes() == CONTENT
-    assert server.asked == ["", "bytes=65536-"]
+    assert web.gets(f"/{name}") == ["", "bytes=65536-"]
     assert told[-1] == (len(CONTENT), len(CONTENT))
     assert len(said) == 1
     assert "MIT" in said[0]
     os.utime(path, (0, 0))  # so that it could be another file
     for _ in range(2):
         assert weights_file(name, tmp_path, offline=True, announce=said.append) == path
-    assert len(server.asked) == 2
+    assert len(web.asked) == 2
     assert len(said) == 1
     assert files(path.parent) == {path.name, f"{path.name}.json"}
 
 
 @pytest.mark.parametrize(
-    ("serve", "known", "message"),
+    ("content", "url", "known", "message"),
     [
-        ({"content": b"another file"}, SHA256, f"expected sha256:{SHA256}, found sha256:"),
-        ({"content": LOGIN}, None, "is no file of torch's"),
-        ({"status": 404}, SHA256, "404"),
-        ({"url": "http://127.0.0.1:9"}, SHA256, "http://127.0.0.1:9"),
+        (b"another file", None, SHA256, f"expected sha256:{SHA256}, found sha256:"),
+        (LOGIN, None, None, "is no file of torch's"),
+        (None, None, SHA256, "404"),
+        (None, "http://127.0.0.1:9", SHA256, "http://127.0.0.1:9"),
     ],
     ids=["another file", "a log-in page", "gone", "no network"],
 )
 def test_what_cannot_be_fetched_is_said_in_a_line_with_the_fix(
-    serve: dict[str, object],
+    content: bytes | None,
+    url: str | None,
     known: str | None,
     message: str,
     publish: Callable[..., str],
-    server: Server,
+    web: Served,
     tmp_path: Path,
 ) -> None:
-    for key, value in serve.items():
-        setattr(server, key, value)
-    name = publish(sha256=known)
+    name = publish(sha256=known, url=url)
+    web.files = {} if content is None else {f"/{name}": content}
     with pytest.raises(BadInput, match=re.escape(message)) as raised:
         weights_file(name, tmp_path)
     for part in (PUBLISHED[name].url, str(tmp_path / "weights"), "mn04_as_mAP_432.pt", FOLDER):
@@ -156,20 +103,20 @@ def test_what_cannot_be_fetched_is_said_in_a_line_with_the_fix(
 
 
 def test_what_raysd_may_not_or_shall_not_download_is_not_asked_for(
-    publish: Callable[..., str], server: Server, tmp_path: Path
+    publish: Callable[..., str], web: Served, tmp_path: Path
 ) -> None:
     with pytest.raises(BadInput, match=r"byola_512 .* evaluation only: https://.*LICENSE.*AudioNTT2020.*d512\.pth"):
         weights_file("byola_512", tmp_path)
-    with pytest.raises(BadInput, match=rf"raysd weights fetch mn04_as .*{server.url}/mn04_as"):
+    with pytest.raises(BadInput, match=rf"raysd weights fetch mn04_as .*{web.url}/mn04_as"):
         weights_file(publish(), tmp_path, offline=True)
     with pytest.raises(BadInput, match="did you mean 'mn04_as'"):
         weights_file("mn04", tmp_path)
-    assert not server.asked
+    assert not web.asked
     assert not files(tmp_path)
 
 
 def test_a_folder_of_ones_own_comes_first_and_is_verified_too(
-    publish: Callable[..., str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    publish: Callable[..., str], web: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, cache = tmp_path / "own", tmp_path / "cache"
     own.mkdir()
@@ -182,7 +129,7 @@ def test_a_folder_of_ones_own_comes_first_and_is_verified_too(
     with pytest.raises(BadInput, match=f"mn04_as_mAP_432.pt: expected sha256 {SHA256} of mn04_as, found "):
         weights_file(name, cache)
     assert path.exists(), "it is the user's"
-    assert not server.asked
+    assert not web.asked
     monkeypatch.setenv(FOLDER, str(tmp_path / "absent"))
     with pytest.raises(BadInput, match=f"{FOLDER}: .*absent is no folder"):
         weights_file(name, cache)
@@ -190,16 +137,16 @@ def test_a_folder_of_ones_own_comes_first_and_is_verified_too(
 
 
 def test_where_no_checksum_is_published_that_of_the_first_use_counts(
-    publish: Callable[..., str], server: Server, tmp_path: Path
+    publish: Callable[..., str], web: Served, tmp_path: Path
 ) -> None:
     name = publish("mn20_as", sha256=None)
-    server.content = a_state_dict(1.0)
+    web.files[f"/{name}"] = a_state_dict(1.0)
     path = weights_file(name, tmp_path, announce=lambda line: None)
     path.write_bytes(a_state_dict(2.0))
     with pytest.raises(BadInput, match=r"at the first use of mn20_as, found .*mn20_as_mAP_478\.pt\.json"):
         weights_file(name, tmp_path)
     path.unlink()
-    server.content = a_state_dict(3.0)  # nor is another one downloaded in its place
+    web.files[f"/{name}"] = a_state_dict(3.0)  # nor is another one downloaded in its place
     with pytest.raises(BadInput, match="expected sha256:"):
         weights_file(name, tmp_path)
     (tmp_path / "weights" / "mn20_as_mAP_478.pt.json").unlink()
@@ -209,10 +156,10 @@ def test_where_no_checksum_is_published_that_of_the_first_use_counts(
 
 
 def test_of_several_processes_one_downloads_and_one_speaks_of_the_licence(
-    publish: Callable[..., str], server: Server, tmp_path: Path
+    publish: Callable[..., str], web: Served, tmp_path: Path
 ) -> None:
-    publish()
-    server.pause_seconds = 0.05
+    name = publish()
+    web.pause_seconds = 0.02
     code = (
         "import sys; from dataclasses import replace; from pathlib import Path\n"
         "from raysd.model.published import PUBLISHED; from raysd.weights import weights_file\n"
@@ -220,20 +167,20 @@ def test_of_several_processes_one_downloads_and_one_speaks_of_the_licence(
         "PUBLISHED['mn04_as'] = row\n"
         "print(weights_file('mn04_as', Path(sys.argv[3])))"
     )
-    command = [sys.executable, "-c", code, server.url, SHA256, str(tmp_path)]
+    command = [sys.executable, "-c", code, f"{web.url}/{name}", SHA256, str(tmp_path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ended = [one.communicate(timeout=120) for one in [subprocess.Popen(command, **pipes) for _ in range(3)]]
     assert {printed for printed, _ in ended} == {f"{tmp_path}/weights/mn04_as_mAP_432.pt\n"}
     assert sum(said.count("licence") for _, said in ended) == 1
-    assert server.asked == [""]
+    assert web.gets(f"/{name}") == [""]
 
 
 def test_fetch_list_and_verify_from_the_command_line(
-    raysd: Command, publish: Callable[..., str], server: Server, tmp_path: Path
+    raysd: Command, publish: Callable[..., str], web: Served, tmp_path: Path
 ) -> None:
-    server.content = a_state_dict(1.0)
     place = ("--cache", tmp_path)
-    publish("mn05_as", sha256=None)
+    name = publish("mn05_as", sha256=None)
+    web.files[f"/{name}"] = a_state_dict(1.0)
 
     def here() -> dict[str, tuple[str | None, bool]]:
         status, printed, _ = raysd("weights", "list", "--json", "--results", tmp_path / "results", *place)

@@ -36,3 +36,24 @@ class Grid:
     """Index of a row -> what stands in a line of its own before it, for instance that what follows is not compared."""
     footnotes: Mapping[str, str] = field(default_factory=dict)
     """Key -> text, in the order in which they are printed."""
+
+    def entries(self) -> Sequence[Sequence[Entry]]:
+        """The rows, each cell as an Entry."""
+        return [[Entry(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
+
+    def signs(self) -> Mapping[str, str]:
+        """Key of a footnote -> the letter that stands at the cells."""
+        return {key: chr(ord("a") + i) for i, key in enumerate(self.footnotes)}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Grids that are printed under one heading."""
+
+    name: str
+    question: str
+    caption: Sequence[str]
+    """What holds for all grids, line by line."""
+    grids: Sequence[Grid]
+    stamps: Sequence[str] = ()
+    """What a reader has to know before anything else."""

@@ -3,16 +3,17 @@
 import csv
 import io
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
 
 from raysd.detect.metrics import headline_metrics
-from raysd.paper.tables import ORACLE, TITLES, as_row, escaped
+from raysd.paper import formats
+from raysd.paper.grids import Entry, Grid, Sheet
+from raysd.paper.study_grids import REFERENCES, TITLES
+from raysd.paper.tables import ORACLE
+from raysd.paper.terminal import terminal
 from raysd.results.provenance import CHECKPOINT_RULE
 from raysd.results.searches import STATES
 
@@ -105,51 +106,58 @@ class SearchTable:
             )
         return lines
 
-    def grid(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text."""
+    def grid(self) -> Grid:
+        """A row a suggestion, with its choices."""
         parts = {part for part, _ in self.columns}
         metrics = [title(metric) + (f", {part}" if len(parts) > 1 else "") for part, metric in self.columns]
         rows = [
             [
                 _name(row),
                 row.state,
-                _percent(row.objective),
-                *(_percent(row.metrics.get(column)) for column in self.columns),
+                Entry(_percent(row.objective), key=f"{row.name}/{self.objective}"),
+                *(Entry(_percent(row.metrics.get(at)), key=f"{row.name}/{'/'.join(at)}") for at in self.columns),
                 "-" if row.epochs is None else str(row.epochs),
-                *(_choice(row.choices.get(factor)) for factor in self.factors),
+                *(Entry(_choice(row.choices.get(name)), key=f"{row.name}/{name}") for name in self.factors),
             ]
             for row in self.rows
         ]
-        return ["suggestion", "state", title(self.objective), *metrics, "epochs", *self.factors], rows
+        header = ["suggestion", "state", title(self.objective), *metrics, "epochs", *self.factors]
+        words = {0, 1, *range(len(header) - len(self.factors), len(header))}
+        breaks = {self.references_at: REFERENCES} if self.references_at < len(rows) else {}
+        return Grid(header, rows, words=words, breaks=breaks)
+
+    def sheet(self) -> Sheet:
+        return Sheet(self.study, self.question, self.caption(), [self.grid()], self.stamp)
 
     def to_markdown(self) -> str:
         """A heading, the caption and the table."""
-        header, rows = self.grid()
-        lines = [f"## {self.study}", "", escaped(self.question), "", *(f"- {line}" for line in self.caption())]
-        if self.stamp:
-            lines = [*self.stamp, "", *lines]
-        left = len(self.factors)
-        rule = ["---", "---", *["---:"] * (len(header) - 2 - left), *["---"] * left]
-        body = list(map(as_row, rows))
-        if self.references_at < len(rows):
-            body.insert(self.references_at, as_row(["*references, not compared*", *[""] * (len(header) - 1)]))
-        return "\n".join([*lines, "", as_row(header), as_row(rule), *body]) + "\n"
+        return formats.markdown(self.sheet())
 
-    def to_rich(self) -> Group:
+    def to_latex(self) -> str:
+        """A table of booktabs."""
+        return formats.latex(self.sheet())
+
+    def to_html(self) -> str:
+        """A part of a page."""
+        return formats.html(self.sheet())
+
+    def to_macros(self) -> str:
+        """Every number as a LaTeX macro: \\raysd{STUDY/SUGGESTION/WHAT}."""
+        whats = [self.objective, *("/".join(column) for column in self.columns), *self.factors]
+        keys = f"KEY: {self.study}/SUGGESTION/WHAT with WHAT one of {', '.join(whats)}"
+        return formats.macros(self.study, formats.cells_of(self.sheet()), [*self.stamp, keys, *self.caption()])
+
+    def to_rich(self) -> RenderableType:
         """The same for a terminal, with the choices of the best alone, in one column: all would fill many screens."""
-        header, rows = self.grid()
-        first = len(header) - len(self.factors)
-        grid, last = Table(box=box.SIMPLE_HEAD), self.references_at - 1
-        for i, name in enumerate(header[:first]):
-            grid.add_column(name, justify="right" if i > 1 else "left", min_width=6)
-        grid.add_column(f"choices (of the best {CHOICES_SHOWN}; --format markdown has all)", overflow="fold", ratio=1)
-        for i, row in enumerate(rows):
+        grid = self.grid()
+        first = len(grid.header) - len(self.factors)
+        rows = []
+        for i, row in enumerate(grid.entries()):
             chosen = zip(self.factors, row[first:] if i < CHOICES_SHOWN else (), strict=False)
-            choices = "; ".join(f"{factor} {choice}" for factor, choice in chosen if choice != "-")
-            grid.add_row(*map(Text, [*row[:first], choices]), end_section=i == last)
-        stamp = [Text(line, style="bold red") for line in self.stamp]
-        heading = Text(f"{self.study}: {self.question}", style="bold")
-        return Group(*stamp, heading, *(Text(line) for line in self.caption()), grid)
+            rows.append([*row[:first], "; ".join(f"{name} {it.text}" for name, it in chosen if it.text != "-")])
+        choices = f"choices (of the best {CHOICES_SHOWN}; --format markdown has all)"
+        short = replace(grid, header=[*grid.header[:first], choices], rows=rows, words={0, 1, first})
+        return terminal(replace(self.sheet(), grids=[short]))
 
     def to_csv(self) -> str:
         """One line a suggestion in full precision, as fractions of 1, with its choices and the key of its trial.

@@ -3,77 +3,74 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING
 
-import numpy as np
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
 
 from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
 from raysd.errors import BadInput
-from raysd.paper.statistics import mean, paired_differences, standard_deviation
-from raysd.recipe import NUMERICS, recipe_key
+from raysd.paper import formats
+from raysd.paper.effects import Contrast, Effect, contrasts, effects
+from raysd.paper.grids import Grid, Sheet
+from raysd.paper.statistics import (
+    ALPHA,
+    RANDOM_FLIPS,
+    Comparison,
+    compare,
+    is_exact,
+    smallest_p,
+    ties,
+)
+from raysd.paper.study_grids import NOT_COMPARED, TOLD, effect_key, key_of, study_grids, told, told_comparison
+from raysd.paper.terminal import terminal
+from raysd.paper.values import At, Cell, FoundTrial, Row, found_trials, on_same_data, revisions, rows_of
+from raysd.recipe import recipe_key
 from raysd.results.provenance import CHECKPOINT_RULE, train_sets
 from raysd.results.store import Record, Results
 
 if TYPE_CHECKING:
-    from raysd.study.design import LoadedStudy, Variant
+    from raysd.study.design import LoadedStudy
 
 CSV_COLUMNS = (
     *("study", "profile", "year", "data_fingerprint", "train_sets", "checkpoint"),
     *("part", "variant", "role", "machine", "metric", "mean", "sd", "n", "wanted"),
-    *("difference", "difference_sd", "difference_n", "keys"),
+    *("difference", "difference_sd", "difference_n", "low", "high", "p", "p_holm", "family"),
+    *("best", "second", "tied", "keys"),
 )
-"""The columns of a table as CSV; values are fractions of 1, `keys` the trials behind a cell."""
+"""The columns of a table as CSV; values are fractions of 1. `low` and `high` are the ends of the difference's 95 %
+interval, `family` is how many tests `p_holm` is corrected for, `best`, `second` and `tied` (not told apart from the
+best) are 1 or 0, `keys` the trials behind a cell. Of a factorial design lines follow whose `role` is `main effect` or
+`interaction`; they have a difference alone."""
 
 ORACLE = "ORACLE: chosen on test labels, no comparison with anything"
 """The first line of whatever shows what was chosen on test labels."""
-TITLES = {
-    "auc": "AUC",
-    "pauc": "pAUC",
-    "auc_source": "AUC source",
-    "auc_target": "AUC target",
-    "pauc_source": "pAUC source",
-    "pauc_target": "pAUC target",
-    "official": "official score",
-}
+
+
+class NothingFinished(BadInput):
+    """The results hold no finished trial of the study."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One variant on one machine by one metric: a value of each seed, and the trial behind it."""
+class Standing:
+    """The rows of one column, for one part, machine and metric, compared with its best."""
 
-    values: dict[int, float] = field(default_factory=dict)
-    keys: dict[int, str] = field(default_factory=dict)
+    best: Row | None
+    second: Row | None
+    tied: tuple[Row, ...]
+    """Those not told apart from the best."""
 
-    @property
-    def mean(self) -> float:
-        return float(mean(np.array(list(self.values.values()), dtype=float)))
+    def marks(self, row: Row) -> tuple[bool, bool, bool]:
+        """Whether a row is the best, the second, and not told apart from the best."""
+        return row is self.best, row is self.second, row.variant in self._tied
 
-    @property
-    def sd(self) -> float:
-        return float(standard_deviation(np.array(list(self.values.values()), dtype=float)))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One variant; `cells` by (part, machine, metric)."""
-
-    variant: str
-    role: str
-    wanted: int
-    """Seeds that the study asks for."""
-    found: int
-    """Finished trials."""
-    cells: dict[tuple[str, str, str], Cell]
-
-    @property
-    def label(self) -> str:
-        return f"{self.variant} (reference)" if self.role == "reference" else self.variant
+    @cached_property
+    def _tied(self) -> set[str]:
+        return {row.variant for row in self.tied}
 
 
 @dataclass(frozen=True)
@@ -93,43 +90,158 @@ class StudyTable:
     """The metric of comparison first."""
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """Those that the study asks for."""
+    revisions: tuple[str, ...]
+    """Commits of the code that made the values."""
     oracle: bool = False
     """Something in it was chosen on test labels."""
+    contrasts: tuple[Contrast, ...] = ()
+    """Main effects and interactions, of the rows that have levels, where the design is factorial."""
+    _families: dict[At, Mapping[str, Comparison]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _standings: dict[At, Standing] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def compared(self) -> tuple[Row, ...]:
+        """The baseline and the variants."""
+        return tuple(row for row in self.rows if row.role != "reference")
+
+    @property
+    def variants(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.role == "variant")
+
+    def comparison(self, row: Row, part: str, machine: str, metric: str) -> Comparison | None:
+        """The row against the baseline, paired by seed; None for the baseline itself and for references.
+
+        All variants of the study are one family, for each part, machine and metric apart.
+        """
+        at = (part, machine, metric)
+        if at not in self._families:
+            values = [variant.cell(*at).values for variant in self.variants]
+            found = compare(self.rows[0].cell(*at).values, values)
+            self._families[at] = {own.variant: one for own, one in zip(self.variants, found, strict=True)}
+        return self._families[at].get(row.variant) if row.role == "variant" else None
+
+    def tied(self, part: str, machine: str, metric: str) -> tuple[Row | None, tuple[Row, ...]]:
+        """The best of baseline and variants by mean, and those not told apart from it; see `standing`."""
+        found = self.standing(part, machine, metric)
+        return found.best, found.tied
+
+    def standing(self, part: str, machine: str, metric: str) -> Standing:
+        """The best and the second of baseline and variants by mean, and those not told apart from the best.
+
+        A row that lacks seeds takes no part beside rows that lack none or fewer: its mean is that of other seeds.
+        """
+        at = (part, machine, metric)
+        if at not in self._standings:
+            values = {row.variant: row.cell(*at).values for row in self.compared}
+            most = max(map(len, values.values()), default=0)
+            rows = [row for row in self.compared if 0 < len(values[row.variant]) >= min(row.wanted, most)]
+            found = Standing(None, None, ())
+            if len(rows) > 1:
+                best, equal = ties([values[row.variant] for row in rows])
+                others = [row for i, row in enumerate(rows) if i != best]
+                second = max(others, key=lambda row: row.cell(*at).mean)
+                found = Standing(None if best is None else rows[best], second, tuple(rows[i] for i in sorted(equal)))
+            self._standings[at] = found
+        return self._standings[at]
+
+    def effects(self, part: str, machine: str, metric: str) -> list[Effect]:
+        """Main effects, then two-way interactions: one family. Nothing where the design is not factorial."""
+        values = [row.cell(part, machine, metric).values for row in self.rows if row.levels]
+        return effects(self.contrasts, values, len(self.seeds))
 
     def caption(self) -> list[str]:
         """What holds for the whole table, line by line."""
+        machines = [machine for machine in self.machines if machine != ALL_MACHINES]
+        seeds = ", ".join(map(str, self.seeds))
+        nested = averaging(self.year) == "arithmetic_mean"
+        over_all = f"; {ALL_MACHINES}: {'mean of the machines' if nested else 'over all of them'}" * (len(machines) > 1)
         return [
             *([ORACLE] if self.oracle else []),
-            f"data: DCASE {self.year}, {', '.join(m for m in self.machines if m != ALL_MACHINES)} "
-            f"(fingerprint {self.fingerprint})",
+            f"data: DCASE {self.year}, {', '.join(self.parts)}: {', '.join(machines)} (fingerprint {self.fingerprint})",
             f"profile: {self.profile or 'none'}; trained on: {self.train_sets}; checkpoint: {CHECKPOINT_RULE}",
-            "percent; mean ± standard deviation over seeds; differences are paired by seed, n in brackets",
+            f"code: {', '.join(self.revisions)}",
+            f"percent; {averaging(self.year).replace('_', ' ')} over sections{over_all}; "
+            f"mean ± standard deviation over n = {len(self.seeds)} seeds ({seeds})",
+            *self._of_tests(),
             *self.notes,
         ]
 
-    def to_markdown(self) -> str:
-        """A heading, the caption, and a table for each part and metric."""
-        lines = [f"## {self.study}", "", escaped(self.question), "", *(f"- {line}" for line in self.caption())]
-        for title, header, rows, reference_at in self.grids():
-            lines += ["", f"### {title}", "", as_row(header), as_row(["---", *["---:"] * (len(header) - 1)])]
-            for i, row in enumerate(rows):
-                if i == reference_at:
-                    lines.append(as_row(["*references, not compared*", *[""] * (len(header) - 1)]))
-                lines.append(as_row(row))
-        return "\n".join(lines) + "\n"
+    def _of_tests(self) -> list[str]:
+        """How the rows were compared, and what the marks mean."""
+        if not self.variants:
+            return []
+        at = [(part, self.machines[-1], self.metrics[0]) for part in self.parts]
+        found = [one for row in self.variants for where in at if (one := self.comparison(row, *where))]
+        pairs, family = {one.n for one in found}, max(one.family for one in found)
+        most = max(pairs, default=0)
+        if most < 2:
+            return ["difference to the baseline, paired by seed; fewer than 2 seeds: no interval and no test"]
+        several = "; each column is a family of its own" if len(self.machines) + len(self.parts) > 2 else ""
+        kind = f"two-sided sign-flip test of the paired differences ({RANDOM_FLIPS:,} random flips)"
+        if is_exact(most):
+            least = f"with {most} seeds not below {smallest_p(most):.2g}"
+            kind = f"exact two-sided sign-flip test of the paired differences, {least}"
+        aside = "; references take no part" if len(self.compared) < len(self.rows) else ""
+        lines = [
+            "difference to the baseline, paired by seed, with its 95 % interval: bootstrap over seeds, stratified by "
+            "section, widened for few seeds",
+            f"p: {kind}; Holm over {family} variant{'s' * (family != 1)}, for each metric apart{several}",
+            "bold: the best; underlined: the second; ≈: not told apart from the best (p above "
+            f"{ALPHA:g} after Holm){aside}",
+        ]
+        if 1 in pairs:
+            lines.append("no test: fewer than 2 seeds that the baseline has too")
+        if self.contrasts:
+            against = {level for one in self.contrasts for level in zip(one.factors, one.against, strict=True)}
+            levels = ", ".join(f"{factor}={level}" for factor, level in sorted(against))
+            lines.append(
+                f"main effects: the mean difference of variants that differ in one factor alone, from {levels}; "
+                f"interactions: of such differences; Holm over all {len(self.contrasts)} of both"
+            )
+        if any(row.found < row.wanted for row in self.compared):
+            lines.append("rows that lack seeds are not marked, unless all lack as many")
+        return lines
 
-    def to_rich(self) -> Group:
+    def sheet(self) -> Sheet:
+        return Sheet(self.study, self.question, self.caption(), self.grids())
+
+    def to_markdown(self) -> str:
+        """A heading, the caption, and the grids."""
+        return formats.markdown(self.sheet())
+
+    def to_rich(self) -> RenderableType:
         """The same for a terminal."""
-        grids = []
-        for title, header, rows, reference_at in self.grids():
-            grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-            for name in header:
-                grid.add_column(name, justify="right" if grid.columns else "left", overflow="fold")
-            for i, row in enumerate(rows):
-                grid.add_row(*map(Text, row), end_section=i + 1 == reference_at)
-            grids.append(grid)
-        heading = Text(f"{self.study}: {self.question}", style="bold")
-        return Group(heading, *(Text(line) for line in self.caption()), *grids)
+        return terminal(self.sheet())
+
+    def to_latex(self) -> str:
+        """A table of booktabs for each grid."""
+        return formats.latex(self.sheet())
+
+    def to_html(self) -> str:
+        """A part of a page."""
+        return formats.html(self.sheet())
+
+    def to_macros(self) -> str:
+        """Every number as a LaTeX macro, as it is printed: \\raysd{STUDY/VARIANT/PART/MACHINE/METRIC/WHAT}."""
+        cells: dict[str, str] = {}
+        for at in product(self.parts, self.machines, self.metrics):
+            numbers = {row.variant: told(self, row, at) for row in self.rows}
+            numbers |= {effect_key(one.contrast): told_comparison(one.comparison) for one in self.effects(*at)}
+            cells |= {
+                f"{self.study}/{key_of(name, at, what)}": text
+                for name, own in numbers.items()
+                for what, text in own.items()
+            }
+        example = next(iter(cells), "")
+        keys = f"KEY: {self.study}/VARIANT/PART/MACHINE/METRIC/WHAT with WHAT one of {', '.join(TOLD)}"
+        keys += "; of an effect 'effect LABEL' in place of VARIANT" * bool(self.contrasts)
+        return formats.macros(self.study, cells, [keys, f"for instance \\raysd{{{example}}}", *self.caption()])
+
+    def grids(self) -> Sequence[Grid]:
+        """For each part: each metric with all machines, then the differences to the baseline."""
+        return study_grids(self)
 
     def to_csv(self) -> str:
         """One line a cell in full precision, as fractions of 1, with the keys of the trials behind it.
@@ -142,59 +254,37 @@ class StudyTable:
         writer.writerow(CSV_COLUMNS)
         shared = [self.study, self.profile, self.year, self.fingerprint, self.train_sets, CHECKPOINT_RULE]
         for part in self.parts:
-            for row in self.rows:
-                for machine in self.machines:
-                    for metric in self.metrics:
-                        cell = row.cells.get((part, machine, metric), Cell())
-                        change = self._difference(row, part, machine, metric)
-                        numbers = [cell.mean, cell.sd, len(cell.values), row.wanted]
-                        numbers += [float(mean(change)), float(standard_deviation(change)), len(change)]
-                        writer.writerow(
-                            [*shared, part, row.variant, row.role, machine, metric]
-                            + ["" if isinstance(number, float) and np.isnan(number) else number for number in numbers]
-                            + [" ".join(cell.keys[seed] for seed in sorted(cell.keys))]
-                        )
+            of_part = list(product((part,), self.machines, self.metrics))
+            for row, at in product(self.rows, of_part):
+                cell, one = row.cell(*at), self.comparison(row, *at) or NOT_COMPARED
+                numbers = [cell.mean, cell.sd, len(cell.values), row.wanted, *_numbers(one, self._sd_of_pairs(row, at))]
+                marks = map(int, self.standing(*at).marks(row))
+                keys = " ".join(cell.keys[seed] for seed in sorted(cell.keys))
+                writer.writerow([*shared, part, row.variant, row.role, *at[1:], *map(_exact, numbers), *marks, keys])
+            for at in of_part:
+                for effect in self.effects(*at):
+                    kind = "main effect" if len(effect.contrast.factors) == 1 else "interaction"
+                    numbers = [math.nan, math.nan, effect.comparison.n, effect.wanted]
+                    numbers += _numbers(effect.comparison, math.nan)
+                    about = [part, effect.contrast.label, kind, *at[1:]]
+                    writer.writerow([*shared, *about, *map(_exact, numbers), "", "", "", ""])
         return text.getvalue()
 
-    def _difference(self, row: Row, part: str, machine: str, metric: str) -> np.ndarray:
-        """(num_shared_seeds,): the variant's values less the baseline's; empty where the row is not compared."""
+    def _sd_of_pairs(self, row: Row, at: At) -> float:
+        """Of the differences to the baseline; NaN with fewer than two."""
         if row.role != "variant":
-            return np.array([])
-        at = (part, machine, metric)
-        return paired_differences(self.rows[0].cells.get(at, Cell()).values, row.cells.get(at, Cell()).values)
+            return math.nan
+        own, baseline = row.cell(*at).values, self.rows[0].cell(*at).values
+        return Cell({seed: value - baseline[seed] for seed, value in own.items() if seed in baseline}).sd
 
-    def grids(self) -> Iterator[tuple[str, list[str], list[list[str]], int]]:
-        """For each part and metric: title, header, rows of text, and the index of the first reference."""
-        reference_at = sum(row.role != "reference" for row in self.rows)
-        last = self.machines[-1]
-        for part in self.parts:
-            for metric in self.metrics:
-                title = f"{TITLES.get(metric, metric)}, {part}"
-                header = [
-                    "variant",
-                    "seeds",
-                    *self.machines,
-                    "difference" + (f", {last}" if last == ALL_MACHINES else ""),
-                ]
-                rows = [
-                    [
-                        row.label,
-                        f"{row.found}/{row.wanted}",
-                        *(_value(row, (part, machine, metric)) for machine in self.machines),
-                        _signed(self._difference(row, part, last, metric)),
-                    ]
-                    for row in self.rows
-                ]
-                yield title, header, rows, reference_at
-            compared = [row for row in self.rows if row.role == "variant"]
-            if compared and len(self.machines) > 1:
-                metric = self.metrics[0]
-                title = f"Difference to the baseline in {TITLES.get(metric, metric)}, {part}"
-                rows = [
-                    [row.label, *(_signed(self._difference(row, part, machine, metric)) for machine in self.machines)]
-                    for row in compared
-                ]
-                yield title, ["variant", *self.machines], rows, -1
+
+def _numbers(one: Comparison, sd: float) -> list[float | int]:
+    """From `difference` to `family` of the columns."""
+    return [one.difference, sd, one.n, one.low, one.high, one.p, one.p_holm, one.family]
+
+
+def _exact(number: float | int) -> float | int | str:
+    return "" if isinstance(number, float) and math.isnan(number) else number
 
 
 def study_tables(study: "LoadedStudy", results: Results, fingerprint: str | None = None) -> list[StudyTable]:
@@ -203,27 +293,19 @@ def study_tables(study: "LoadedStudy", results: Results, fingerprint: str | None
     Only trials of the study's own recipes, seeds and the current numerics count, whichever study ran them. Raises
     BadInput where there are none.
     """
-    variants = {recipe_key(variant.recipe): variant for variant in study.variants}
-    asked = {key: study.seeds_of(variant) for key, variant in variants.items()}
-    found = results.rows(["key", "recipe_key", "numerics", "seed"])
-    found = [row for row in found if row["seed"] in asked.get(row["recipe_key"], ())]
-    current = {row["key"] for row in found if row["numerics"] == NUMERICS}
-    old = len(found) - len(current)
-    notes = (f"left out: {old} trials of another revision of the numerics",) if old else ()
-    trials = results.rows(["key", "recipe_key", "seed", "data_fingerprint", "metrics", "provenance"], current)
-
-    same_data = {key for key, variant in variants.items() if variant.recipe.data == study.baseline.recipe.data}
-    corpora = sorted({trial["data_fingerprint"] for trial in trials if trial["recipe_key"] in same_data})
-    chosen = [corpus for corpus in corpora if fingerprint in (None, corpus)]
+    trials, old = found_trials(study, results)
+    notes = [f"left out: {old} trials of another revision of the numerics"] if old else []
+    same_data = {recipe_key(variant.recipe) for variant in study.variants if on_same_data(study, variant)}
+    own = {trial.fingerprint: trial.key for trial in reversed(trials) if trial.recipe_key in same_data}
+    chosen = [corpus for corpus in sorted(own) if fingerprint in (None, corpus)]
     if not chosen:
         on = f" on the data {fingerprint}" if fingerprint else ""
-        raise BadInput(f"{results}: no finished trial of study {study.name}{on}; first: raysd run {study.name}")
+        raise NothingFinished(f"{results}: no finished trial of study {study.name}{on}; first: raysd run {study.name}")
     tables = []
     for corpus in chosen:
-        keys = (t["key"] for t in trials if t["data_fingerprint"] == corpus and t["recipe_key"] in same_data)
-        lacking = _unmeasured(results.read(next(keys)))
-        more = (f"not in all means, for want of labelled test clips of either kind: {', '.join(lacking)}",)
-        tables.append(_table(study, trials, variants, same_data, corpus, notes + (more if lacking else ())))
+        lacking = _unmeasured(results.read(own[corpus]))
+        more = [f"not in all means, for want of labelled test clips of either kind: {', '.join(lacking)}"]
+        tables.append(_table(study, trials, corpus, notes + (more if lacking else [])))
     return tables
 
 
@@ -239,76 +321,28 @@ def _unmeasured(record: Record) -> list[str]:
     return [f"{machine} {section}" for (_, machine, section), metrics in sorted(found.items()) if not wanted <= metrics]
 
 
-def _table(
-    study: "LoadedStudy",
-    trials: list[dict[str, Any]],
-    variants: "dict[str, Variant]",
-    same_data: set[str],
-    corpus: str,
-    notes: tuple[str, ...],
-) -> StudyTable:
-    year = study.baseline.recipe.data.year
-    notes = (*notes, *study.notes)
-    rows, skipped = [], set()
-    for key, variant in variants.items():
-        own = [trial for trial in trials if trial["recipe_key"] == key]
-        if key in same_data:
-            own = [trial for trial in own if trial["data_fingerprint"] == corpus]
-        elif len({trial["data_fingerprint"] for trial in own}) > 1:  # its own data settings, run on several corpora
-            notes = (*notes, f"'{variant.name}' left out: its data differ, and it was run on several corpora")
-            own = []
-        rows.append(Row(variant.name, variant.role, len(study.seeds_of(variant)), len(own), _cells(own, year)))
-        for trial in own:
-            skipped |= {json.dumps(clip) for clip in json.loads(trial["provenance"]).get("skipped", [])}
-    if skipped:
-        notes = (*notes, f"{len(skipped)} clips could not be read and were skipped")
+def _table(study: "LoadedStudy", trials: Sequence[FoundTrial], corpus: str, notes: Sequence[str]) -> StudyTable:
+    rows, used, left_out = rows_of(study, trials, corpus)
+    skipped = {json.dumps(clip) for trial in used for clip in trial.origin.get("skipped", [])}
+    unread = [f"{len(skipped)} clips could not be read and were skipped"] if skipped else []
     at = {position for row in rows for position in row.cells}
     machines = sorted({machine for _, machine, _ in at} - {ALL_MACHINES})
-    metrics = headline_metrics(year)
+    data, metric = study.baseline.recipe.data, study.study.metric
+    crossed = [row.levels for row in rows if row.levels] if "factorial" in study.study.design else []
     return StudyTable(
         study=study.name,
         question=study.study.question,
         profile=study.profile,
-        year=year,
+        year=data.year,
         fingerprint=corpus,
-        train_sets=train_sets(study.baseline.recipe.data.additional),
+        train_sets=train_sets(data.additional),
         parts=tuple(sorted({part for part, _, _ in at})),
         machines=(*machines, ALL_MACHINES) if len(machines) > 1 else tuple(machines),
-        metrics=(study.study.metric, *(metric for metric in metrics if metric != study.study.metric)),
+        metrics=(metric, *(other for other in headline_metrics(data.year) if other != metric)),
         rows=tuple(rows),
-        notes=notes,
+        notes=(*notes, *study.notes, *left_out, *unread),
+        seeds=study.study.seeds,
+        revisions=tuple(revisions([trial.origin for trial in used])),
         oracle=study.oracle,
+        contrasts=tuple(contrasts(crossed, study.own_levels)) if crossed else (),
     )
-
-
-def _cells(trials: list[dict[str, Any]], year: int) -> dict[tuple[str, str, str], Cell]:
-    """The headline metrics of each machine in the year's own kind of mean."""
-    section, headline = averaging(year), set(headline_metrics(year))
-    cells: dict[tuple[str, str, str], Cell] = {}
-    for trial in trials:
-        for row in trial["metrics"]:
-            if row["section"] == section and row["metric"] in headline:
-                cell = cells.setdefault((row["part"], row["machine"], row["metric"]), Cell())
-                cell.values[trial["seed"]] = row["value"]
-                cell.keys[trial["seed"]] = trial["key"]
-    return cells
-
-
-def _value(row: Row, at: tuple[str, str, str]) -> str:
-    cell = row.cells.get(at, Cell())
-    if not cell.values:
-        return "-"
-    text = f"{100 * cell.mean:.2f}" + (f" ± {100 * cell.sd:.2f}" if len(cell.values) > 1 else "")
-    return text if len(cell.values) == row.found else f"{text} ({len(cell.values)}/{row.wanted})"
-
-
-def _signed(differences: np.ndarray) -> str:
-    return f"{100 * mean(differences):+.2f} ({len(differences)})" if len(differences) else ""
-
-
-def as_row(cells: list[str]) -> str:
-    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
-
-
-def escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -10,7 +10,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 2
-"""Raised whenever a column is added, removed or changes its meaning. Version 1 had no splits but `train` and `test`."""
+"""Raised whenever a column is added, removed or changes its meaning; then `VERSIONS` tells what changed."""
+VERSIONS = {
+    1: "The first: these columns, all clips of the splits `train` and `test`, no proxies among the metrics.",
+    2: "The same columns. `scores` may have clips of the splits `held_out`, `perturbed` and `other_section`, whose "
+    "stand-ins have no label, and `metrics` the proxies that are made of them. Who counts test clips has to ask for "
+    "`split = 'test'`.",
+}
+"""Version -> what it changed."""
+PANDAS_LINE = (
+    'pd.json_normalize(pq.read_table("RESULTS/trials", columns=["key", "study", "variant", "seed", "metrics"])'
+    '.to_pylist(), "metrics", ["key", "study", "variant", "seed"])'
+)
+"""Reads the metrics of all trials as one flat table, after `import pandas as pd, pyarrow.parquet as pq`."""
+DUCKDB_LINE = (
+    'duckdb.sql("select key, study, variant, seed, m.* from '
+    "(select *, unnest(metrics) as m from 'RESULTS/trials/*.parquet')\")"
+)
+"""The same with DuckDB."""
 
 FAILURE_KINDS = ("code", "oom", "non_finite", "infrastructure")
 
@@ -145,6 +162,15 @@ def schema_markdown() -> str:
         "Failed attempts stand in `RESULTS/failures/` in the same schema. A file whose name starts with a point is",
         "being written; readers pass it over.",
         "",
+        "The metrics of all trials as one flat table, a row a metric: by pandas, after",
+        "`import pandas as pd, pyarrow.parquet as pq`, or by DuckDB, after `import duckdb` (more SQL may follow, for",
+        "instance `where m.machine = 'all' and m.metric = 'official'`):",
+        "",
+        "```",
+        PANDAS_LINE,
+        DUCKDB_LINE,
+        "```",
+        "",
         "`RESULTS/embeddings/<training_key>.parquet` holds the embeddings of a training, a row a clip: `path` to",
         "`label` as in `scores` below, `z` (the embedding, float32) and, with classification, `class_score` (float32).",
         "",
@@ -153,6 +179,18 @@ def schema_markdown() -> str:
     for column in SCHEMA:
         if pa.types.is_list(column.type):
             lines += ["", f"## Entries of `{column.name}`", "", *_markdown_table(list(column.type.value_type))]
+    lines += [
+        "",
+        "## Versions",
+        "",
+        "| version | what it is |",
+        "|---|---|",
+        *(f"| {version} | {what} |" for version, what in VERSIONS.items()),
+        "",
+        "Records are never changed, so a results root may hold trials of several versions. `schema_version` says of",
+        "each row which it is, also in a pack. raysd reads all versions up to its own, as one table.",
+        "It refuses a newer one in one line and changes nothing; `raysd compact` then leaves all files as they are.",
+    ]
     return "\n".join(lines) + "\n"
 
 

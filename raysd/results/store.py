@@ -118,7 +118,11 @@ class Results:
 
     def rows(self, columns: Sequence[str], keys: Collection[str] | None = None) -> list[dict[str, Any]]:
         """The same as plain values: some columns of all finished trials, or of those of `keys`."""
-        return self._trials.read(columns, keys).to_pylist()
+        return self.table(columns, keys).to_pylist()
+
+    def table(self, columns: Sequence[str], keys: Collection[str] | None = None) -> pa.Table:
+        """The same as Arrow has it: of many trials, to choose among nested entries before they become objects."""
+        return self._trials.read(columns, keys)
 
     def scores(self, keys: Collection[str] | None = None) -> pd.DataFrame:
         """A row for each clip that a trial scored, of all finished trials or of those of `keys`.

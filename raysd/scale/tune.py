@@ -24,6 +24,7 @@ from raysd.recipe import Recipe
 from raysd.results.store import Results
 from raysd.scale.budget import Budget
 from raysd.scale.connect import connected
+from raysd.scale.loggers import Loggers
 from raysd.scale.queue import Queue
 from raysd.scale.room import groups_at_once, nodes
 from raysd.scale.train import Workers, release
@@ -80,6 +81,7 @@ def run_trials(
     place = replace(place, device="cuda" if scale.gpus_per_worker else "cpu", scale=scale)
     queue, outcome = Queue(trials, scale.retries, search and search.next, budget), Outcome()
     wanted = len(trials) + (search.left if search else 0)
+    loggers = [Loggers(place, _of_config, watch)] if scale.tensorboard or scale.mlflow else []
     try:
         with connected() as here:
             if here.dashboard:
@@ -103,7 +105,7 @@ def run_trials(
                     storage_path=str(here.folder / "tune"),
                     verbose=0,
                     stop=_StopAfterFailedCanary(queue),
-                    callbacks=[_Reports(queue, outcome, place, watch, search)],
+                    callbacks=[_Reports(queue, outcome, place, watch, search), *loggers],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )

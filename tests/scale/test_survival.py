@@ -205,7 +205,7 @@ def test_two_studies_at_once_train_what_they_share_once(tmp_path: Path, corpus: 
     assert first.results.done() == keys[0] | keys[1]
     assert len(first.results.failures()) == 0
     left = [path for path in (tmp_path / "results").rglob("*") if path.is_file() and path.suffix != ".parquet"]
-    assert not left
+    assert {path.parent.name for path in left} == {"launches"}  # no checkpoint, no lock
 
 
 def test_trials_that_ask_for_half_a_core_share_one(workplace: Callable[[str], Workplace]) -> None:
