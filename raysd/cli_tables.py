@@ -73,7 +73,7 @@ def table(
         if explain is not None:
             _print_origin(found, session.results, explain, format_)
         elif format_ is TableFormat.terminal:
-            out.print(found.to_rich())
+            out.print(found.to_rich(), crop=False)
         else:
             print(getattr(found, f"to_{format_}")(), end="")
 

@@ -1,5 +1,6 @@
 """The committed tables are what the committed trials say, and the README quotes them to the letter."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def test_one_of_them_is_kept_in_other_forms(form: str) -> None:
     (table,) = study_tables(load_study("augmentation", profile="cpu"), Results(REAL))
     kept = (REAL / f"augmentation_ToyCar.{'tex' if form == 'latex' else form}").read_text(encoding="utf-8")
     assert kept == (table.to_latex() if form == "latex" else table.to_html())
+
+
+def test_the_script_prints_those_of_several_studies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, studies = ROOT / "analysis" / "ablation_table.py", ("augmentation", "no_such_study", "cutoff")
+    options = ["--results", str(REAL), "--profile", "cpu", "--format", "markdown"]
+    monkeypatch.setattr("sys.argv", [str(script), *(f"--study={study}" for study in studies), *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    kept = [(REAL / f"{study}_ToyCar.md").read_text(encoding="utf-8") for study in ("augmentation", "cutoff")]
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "".join(kept))
+    assert err.count("\n") == 1
+    assert "no_such_study" in err
 
 
 @pytest.mark.parametrize(("machine", "seeds"), [("ToyCar", (0, 1, 2)), ("valve", None)])

@@ -83,7 +83,8 @@ def effects(contrasts: Sequence[Contrast], values: Sequence[Mapping[int, float]]
     of_cells = np.array([[own.get(seed, np.nan) for own in values] for seed in seeds]).reshape(len(seeds), len(values))
     weights = np.stack([contrast.weights for contrast in contrasts], axis=1)  # (num_cells, num_effects)
     lacking = np.isnan(of_cells).astype(float) @ (weights != 0) > 0
-    differences = np.where(lacking, np.nan, np.nan_to_num(of_cells) @ weights)  # (num_seeds, num_effects)
+    sums = np.einsum("sc,ce->se", np.nan_to_num(of_cells), weights)  # not by BLAS: see statistics.py
+    differences = np.where(lacking, np.nan, sums)  # (num_seeds, num_effects)
     compared = compare_differences(differences)
     return [Effect(contrast, one, wanted) for contrast, one in zip(contrasts, compared, strict=True)]
 

@@ -79,16 +79,13 @@ def _behind(records: Sequence[Mapping[str, Any]], at: At, year: int) -> list[Gri
                     lines.setdefault((entry["machine"], entry["metric"]), {})[record["seed"]] = entry["value"]
             elif entry["machine"] == machine and entry["section"].isdecimal():
                 lines.setdefault((entry["section"], entry["metric"]), {})[record["seed"]] = entry["value"]
-    seeds = [record["seed"] for record in records]
-    rows = [
-        [name, TITLES.get(term, term), *(_percent(values.get(seed)) for seed in seeds)]
-        for (name, term), values in sorted(lines.items())
-    ]
-    of = "machine" if machine == ALL_MACHINES else "section"
+    of, names = ("machine" if machine == ALL_MACHINES else "section"), sorted(lines)
+    rows = [[str(record["seed"]), *(_percent(lines[name].get(record["seed"])) for name in names)] for record in records]
     title = f"by {of}; a trial's value is their {averaging(year).replace('_', ' ')}"
     if machine == ALL_MACHINES and averaging(year) == "harmonic_mean":
         title = "by machine; a trial's value is the harmonic mean over all sections"
-    return [Grid([of, "metric", *(f"seed {seed}" for seed in seeds)], rows, title, words=(0, 1))] if rows else []
+    header = [f"{name} {TITLES.get(term, term)}" if len(terms) > 1 else name for name, term in names]
+    return [Grid(["seed", *header], rows, title)] if names else []
 
 
 def find_cell(table: "StudyTable", asked: str) -> tuple[Row, At]:

@@ -277,7 +277,8 @@ def _bootstrap_ends(values: np.ndarray, shares: np.ndarray, weights: np.ndarray 
     tail = (1 - CONFIDENCE) / 2
     ends, step = np.empty((2, values.shape[1])), max(1, _CHUNK // len(shares))
     for start in range(0, values.shape[1], step):
-        means = values[:, start : start + step].T @ shares.T  # (num_cells, num_draws)
+        # (num_cells, num_draws); not by BLAS, whose rounding is another on another machine
+        means = np.einsum("sc,ds->cd", values[:, start : start + step], shares)
         if weights is None:
             means.sort(axis=1)
             beyond = int(tail * len(shares))

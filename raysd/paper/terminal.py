@@ -17,13 +17,14 @@ from rich.text import Text
 from raysd.paper.grids import Entry, Grid, Sheet
 
 TIED = "≈"
-_BREAKS = ("(?!)", r" (?=[±\[(])", r" (?=[±\[(])|(?<=,) ")
+_WHOLE, _BROKEN, _IN_PIECES = "(?!)", r" (?=[±\[(])", r" (?=[±\[(])|(?<=,) "
 """Where a number goes on in the next line: nowhere; before a spread, an interval or a bracket; inside them too."""
-_GAP = 3
+_TRIED = ((_WHOLE, (3,)), (_BROKEN, (3, 2)), (_IN_PIECES, (3, 2)))
+"""These, each with the spaces between columns, until there is room."""
 _WORDS_WIDE, _WORDS_NARROW = 40, 12
 """Characters to which a column of words folds before numbers are broken; what it keeps however little room there is."""
 
-_BOLD, _UNDERLINED = Style(bold=True), Style(underline=True)
+_BOLD, _UNDERLINED, _ITALIC = Style(bold=True), Style(underline=True), Style(italic=True)
 
 Cell = list[str]
 """The lines of a cell."""
@@ -43,16 +44,10 @@ class _Fitted:
     grid: Grid
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        grid, (cells, widths) = self.grid, self._fit(options.max_width)
+        grid, (cells, widths, gap) = self.grid, self._fit(options.max_width)
         if grid.title:
             yield Text(f"\n{grid.title}", style="bold")
-        header = [Entry(name, best=True) for name in grid.header]  # which is bold too
-        yield from self._row(header, cells[0], widths)
-        yield from (Segment(f"  {'─' * (sum(widths) + _GAP * (len(widths) - 1))}"), Segment.line())
-        for number, (row, lines) in enumerate(zip(self._entries, cells[1:], strict=True)):
-            if number in grid.breaks:
-                yield Text(f"{chr(10) * (number > 0)}  {grid.breaks[number]}", style="italic")
-            yield from self._row(row, lines, widths)
+        yield from self._segments(cells, widths, gap)
         for key, text in grid.footnotes.items():
             yield Text(f"  [{grid.signs()[key]}] {text}")
 
@@ -71,20 +66,28 @@ class _Fitted:
         notes = f" [{', '.join(signs[note] for note in entry.notes)}]" if entry.notes else ""
         return notes + (f" {TIED}" if entry.tied else "")
 
-    def _fit(self, room: int) -> tuple[list[list[Cell]], list[int]]:
-        """The lines of every cell, those of the header first, and the width of each column, its marks included."""
-        words, texts = self.grid.words, [[entry.text for entry in row] for row in self._entries]
-        cells, widths = [], []
-        for pattern in map(re.compile, _BREAKS):
-            header = [[name] if pattern.pattern == _BREAKS[0] else name.split() for name in self.grid.header]
-            cells = [header]
-            cells += [[[text] if i in words else pattern.split(text) for i, text in enumerate(row)] for row in texts]
-            widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
-            widths = [width + mark for width, mark in zip(widths, self._marks, strict=True)]
+    def _fit(self, room: int) -> tuple[list[list[Cell]], list[int], int]:
+        """The lines of every cell, those of the header first; the width of each column, with its marks; the gap."""
+        words, header = self.grid.words, [Entry(name) for name in self.grid.header]
+        cells, widths, gap = [], [], 0
+        for pattern, gaps in _TRIED:
+            split, names = re.compile(pattern).split, " " if pattern != _WHOLE else "\n"
+            numbers = [[split(entry.text) for entry in row] for row in self._entries]
+            cells = [[entry.text.split(names) for entry in header], *numbers]
+            for row, entries in zip(cells, [header, *self._entries], strict=True):
+                for i in words:
+                    row[i] = [entries[i].text]
+            columns = list(zip(*cells, strict=True))
+            widths = [
+                max(max(map(len, name)), max((len(line) for cell in column for line in cell), default=0) + mark)
+                for (name, *column), mark in zip(columns, self._marks, strict=True)
+            ]
             needed = sum(min(width, _WORDS_WIDE) if i in words else width for i, width in enumerate(widths))
-            if needed + _GAP * len(widths) <= room:
+            fitting = [gap for gap in gaps if needed + gap * len(widths) <= room]
+            gap = (fitting or gaps[-1:])[0]
+            if fitting:
                 break
-        left = room - _GAP * len(widths) - sum(width for i, width in enumerate(widths) if i not in words)
+        left = room - gap * len(widths) - sum(width for i, width in enumerate(widths) if i not in words)
         for done, i in enumerate(sorted(words, key=lambda i: widths[i])):
             share = max(left // (len(words) - done), _WORDS_NARROW)
             if widths[i] > share:
@@ -92,21 +95,41 @@ class _Fitted:
                     row[i] = textwrap.wrap(row[i][0], share - self._marks[i], break_on_hyphens=False) or [""]
                 widths[i] = share
             left -= widths[i]
-        return cells, widths
+        return cells, widths, gap
 
-    def _row(self, row: Sequence[Entry], cells: Sequence[Cell], widths: Sequence[int]) -> Iterator[Segment]:
+    def _segments(self, cells: Sequence[Sequence[Cell]], widths: Sequence[int], gap: int) -> Iterator[Segment]:
+        """The lines below the title; text without a style goes on in one segment as long as it can."""
+        header = [Entry(name, best=True) for name in self.grid.header]  # which is bold too
+        plain = ""
+        for number, (row, lines) in enumerate(zip([header, *self._entries], cells, strict=True), start=-1):
+            if number in self.grid.breaks:
+                yield from (Segment(f"{plain}{chr(10) * (number > 0)}  "), Segment(self.grid.breaks[number], _ITALIC))
+                plain = "\n"
+            for text, style in self._row(row, lines, widths, gap):
+                if style is None:
+                    plain += text
+                else:
+                    yield from (Segment(plain), Segment(text, style))
+                    plain = ""
+            plain += "" if number >= 0 else f"  {'─' * (sum(widths) + gap * (len(widths) - 1))}\n"
+        yield Segment(plain)
+
+    def _row(
+        self, row: Sequence[Entry], cells: Sequence[Cell], widths: Sequence[int], gap: int
+    ) -> Iterator[tuple[str, Style | None]]:
         """The lines of a row; marks stand in the first, and the numbers of a column below each other."""
         for number in range(max(map(len, cells))):
             plain = "  "
             for i, (entry, cell) in enumerate(zip(row, cells, strict=True)):
                 text = cell[number] if number < len(cell) else ""
-                mark = (self._mark(entry) if number == 0 else "").ljust(self._marks[i])
+                mark = (self._mark(entry) if number == 0 else "").ljust(min(self._marks[i], widths[i] - len(text)))
                 space = " " * (widths[i] - len(text) - len(mark))
                 before, after = ("", f"{mark}{space}") if i in self.grid.words else (space, mark)
-                plain += (" " * _GAP if i else "") + before
+                plain += (" " * gap if i else "") + before
                 if entry.best or entry.second:
-                    yield from (Segment(plain), Segment(text, _BOLD if entry.best else _UNDERLINED))
+                    yield plain, None
+                    yield text, _BOLD if entry.best else _UNDERLINED
                     plain = after
                 else:
                     plain += text + after
-            yield Segment(f"{plain}\n")
+            yield f"{plain}\n", None

@@ -116,10 +116,10 @@ def _headline_values(metrics: pa.ChunkedArray, year: int) -> list[dict[At, float
         )
         chosen = np.flatnonzero(own_mean & headline)
         trials = chunk.value_parent_indices().to_numpy()[chosen].tolist()
-        part, machine, metric = (_texts(entries[name].take(pa.array(chosen))) for name in ("part", "machine", "metric"))
+        places = [_texts(entries[name].take(pa.array(chosen))) for name in ("part", "machine", "metric")]
         numbers = entries["value"].to_numpy()[chosen].tolist()
-        for trial, *at, number in zip(trials, part, machine, metric, numbers, strict=True):
-            values[start + trial][tuple(at)] = number
+        for trial, at, number in zip(trials, zip(*places, strict=True), numbers, strict=True):
+            values[start + trial][at] = number
         start += len(chunk)
     return values
 

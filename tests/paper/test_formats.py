@@ -177,3 +177,16 @@ def test_the_terminal_breaks_numbers_only_where_it_must(width: int) -> None:
     assert "≈" not in next(line for line in lines if "86.36" in line)
     assert "references, not compared" in " ".join(lines)
     assert any(line.strip() == "[b] 100 % sure" for line in lines)
+
+
+def test_seven_machines_and_their_mean_fit_in_120_columns() -> None:
+    machines = ["ToyCar", "ToyConveyor", "fan", "gearbox", "pump", "slider", "valve", "all"]
+    name = "without random_resize_crop"
+    values = [name, "6/6", *[Entry("85.18 ± 10.93", tied=True)] * 8]
+    differences = [name, "6", *["-10.18 [-12.00, -10.40]"] * 8]
+    grids = [Grid(["variant", "seeds", *machines], [values]), Grid(["variant", "n", *machines], [differences])]
+    lines = printed(Sheet("s", "which?", [], grids), 120).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert [line.count("85.18 ≈") for line in lines if "85.18" in line] == [8]
+    assert [line.count("-10.18") for line in lines if "-10.18" in line] == [8]
+    assert [line.count("-10.40]") for line in lines if "-10.40]" in line] == [8]

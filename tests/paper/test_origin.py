@@ -36,7 +36,7 @@ def test_a_cell_leads_to_its_trials(raysd: Command) -> None:
         assert 100 * sum(row["value"] for row in sections) / len(sections) == pytest.approx(values[seed], abs=0.005)
         assert values[seed] - baseline[seed] == pytest.approx(differences[seed], abs=0.011)
         for row in sections:
-            assert any(cells[:1] == [row["section"]] and f"{100 * row['value']:.2f}" in cells for cells in lines)
+            assert any(cells[:1] == [str(seed)] and f"{100 * row['value']:.2f}" in cells for cells in lines)
     status, shown, _ = raysd("show", trials[0][1], "--results", REAL)
     assert (status, trials[0][1] in shown) == (0, True)
 
