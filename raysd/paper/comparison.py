@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import RenderableType
 
 from raysd.data.years import YEARS, Part
 from raysd.detect.metrics import ALL_MACHINES, MEANS, averaging, headline_metrics
@@ -24,7 +23,6 @@ from raysd.paper.grids import Entry, Grid, Sheet
 from raysd.paper.published import CAVEATS, INCREASES, Mean, Published, System, increases_of, read_published, systems_of
 from raysd.paper.study_grids import TITLES
 from raysd.paper.tables import ORACLE, NothingFinished, StudyTable, study_tables
-from raysd.paper.terminal import terminal
 from raysd.paper.values import Cell, Row
 from raysd.results.provenance import CHECKPOINT_RULE
 from raysd.results.store import Results
@@ -53,7 +51,7 @@ _KINDS: dict[Mean, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class YearComparison:
+class YearComparison(formats.Printed):
     """What is published on the data of a year, and what a study found on them."""
 
     year: int
@@ -220,22 +218,6 @@ class YearComparison:
                 told[figure.source][figure.averaging.partition("; sd ")[0].removesuffix("; deterministic")] = None
         rows = [[f"[{number}]", source, "; ".join(told[source])] for source, number in self.sources.items()]
         return Grid(["", "source", "averaging, in its words"], rows, "Sources of the published figures", (0, 1, 2))
-
-    def to_rich(self) -> RenderableType:
-        """For a terminal."""
-        return terminal(self.sheet())
-
-    def to_markdown(self) -> str:
-        """A heading, the caption, and the grids."""
-        return formats.markdown(self.sheet())
-
-    def to_latex(self) -> str:
-        """A table of booktabs for each grid."""
-        return formats.latex(self.sheet())
-
-    def to_html(self) -> str:
-        """A part of a page."""
-        return formats.html(self.sheet())
 
     def to_macros(self) -> str:
         """A LaTeX command for each cell, by `dcase2020/SYSTEM/PART/MACHINE/METRIC/published, MEAN`, or `ours, MEAN`."""

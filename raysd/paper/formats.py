@@ -9,9 +9,34 @@ from functools import lru_cache
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from rich.console import RenderableType
 
 from raysd.paper.grids import Entry, Grid, Sheet
-from raysd.paper.terminal import TIED
+from raysd.paper.terminal import TIED, terminal
+
+
+class Printed:
+    """A table in all forms that follow from its sheet."""
+
+    def sheet(self) -> Sheet:
+        raise NotImplementedError
+
+    def to_rich(self) -> RenderableType:
+        """For a terminal."""
+        return terminal(self.sheet())
+
+    def to_markdown(self) -> str:
+        """A heading, the caption, and the grids."""
+        return markdown(self.sheet())
+
+    def to_latex(self) -> str:
+        """A table of booktabs for each grid."""
+        return latex(self.sheet())
+
+    def to_html(self) -> str:
+        """A part of a page."""
+        return html(self.sheet())
+
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 

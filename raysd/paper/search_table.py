@@ -47,7 +47,7 @@ class SearchRow:
 
 
 @dataclass(frozen=True)
-class SearchTable:
+class SearchTable(formats.Printed):
     """A search on one corpus. Rows: what is finished, the best first; what was pruned, is under way, has failed; the
     references, which have no objective."""
 
@@ -128,18 +128,6 @@ class SearchTable:
 
     def sheet(self) -> Sheet:
         return Sheet(self.study, self.question, self.caption(), [self.grid()], self.stamp)
-
-    def to_markdown(self) -> str:
-        """A heading, the caption and the table."""
-        return formats.markdown(self.sheet())
-
-    def to_latex(self) -> str:
-        """A table of booktabs."""
-        return formats.latex(self.sheet())
-
-    def to_html(self) -> str:
-        """A part of a page."""
-        return formats.html(self.sheet())
 
     def to_macros(self) -> str:
         """Every number as a LaTeX macro: \\raysd{STUDY/SUGGESTION/WHAT}."""

@@ -10,8 +10,6 @@ from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
-
 from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
 from raysd.errors import BadInput
 from raysd.paper import formats
@@ -27,7 +25,6 @@ from raysd.paper.statistics import (
     ties,
 )
 from raysd.paper.study_grids import NOT_COMPARED, TOLD, effect_key, key_of, study_grids, told, told_comparison
-from raysd.paper.terminal import terminal
 from raysd.paper.values import At, Cell, FoundTrial, Row, found_trials, on_same_data, revisions, rows_of
 from raysd.recipe import recipe_key
 from raysd.results.provenance import CHECKPOINT_RULE, train_sets
@@ -74,7 +71,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class StudyTable:
+class StudyTable(formats.Printed):
     """A study on one corpus. Values are fractions of 1; what is printed is in percent."""
 
     study: str
@@ -206,22 +203,6 @@ class StudyTable:
 
     def sheet(self) -> Sheet:
         return Sheet(self.study, self.question, self.caption(), self.grids())
-
-    def to_markdown(self) -> str:
-        """A heading, the caption, and the grids."""
-        return formats.markdown(self.sheet())
-
-    def to_rich(self) -> RenderableType:
-        """The same for a terminal."""
-        return terminal(self.sheet())
-
-    def to_latex(self) -> str:
-        """A table of booktabs for each grid."""
-        return formats.latex(self.sheet())
-
-    def to_html(self) -> str:
-        """A part of a page."""
-        return formats.html(self.sheet())
 
     def to_macros(self) -> str:
         """Every number as a LaTeX macro, as it is printed: \\raysd{STUDY/VARIANT/PART/MACHINE/METRIC/WHAT}."""
