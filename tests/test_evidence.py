@@ -1,11 +1,13 @@
 """The committed tables are what the committed trials say, and the README quotes them to the letter."""
 
+import html
 import runpy
 from pathlib import Path
 
 import pytest
 
 from raysd.initial import Checkpoints
+from raysd.paper.sentences import answers
 from raysd.paper.tables import study_tables
 from raysd.results.store import Results
 from raysd.study.design import load_study
@@ -25,6 +27,20 @@ def test_tables_are_made_from_the_trials(study: str, machine: str) -> None:
     assert all(row.found == row.wanted for row in table.rows)
     assert (REAL / f"{study}_{machine}.md").read_text(encoding="utf-8") == table.to_markdown()
     assert (REAL / f"{study}_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
+
+
+@pytest.mark.parametrize("study", ["augmentation", "cutoff", "pretraining"])
+@pytest.mark.parametrize("machine", CORPORA)
+def test_reports_answer_what_the_trials_say(study: str, machine: str) -> None:
+    seeds = (0, 1, 2) if (study, machine) == ("pretraining", "ToyCar") else None
+    weights = Checkpoints(Results(REAL))
+    loaded = load_study(study, {"data.year": CORPORA[machine]}, "cpu", seeds, weights.pinned)
+    (table,) = study_tables(loaded, Results(REAL))
+    shown = html.unescape((REAL / "reports" / f"{study}_{machine}.html").read_text(encoding="utf-8"))
+    (answer,) = answers(table, loaded).values()
+    assert answer.sentence in shown
+    assert all(line in shown for line in table.caption())
+    assert not any(str(place) in shown for place in (ROOT, Path.home(), "/tmp/"))
 
 
 @pytest.mark.parametrize("form", ["latex", "html"])
