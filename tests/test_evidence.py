@@ -1,6 +1,7 @@
 """The committed tables are what the committed trials say, and the README quotes them to the letter."""
 
 import html
+import re
 import runpy
 from pathlib import Path
 
@@ -36,11 +37,12 @@ def test_reports_answer_what_the_trials_say(study: str, machine: str) -> None:
     weights = Checkpoints(Results(REAL))
     loaded = load_study(study, {"data.year": CORPORA[machine]}, "cpu", seeds, weights.pinned)
     (table,) = study_tables(loaded, Results(REAL))
-    shown = html.unescape((REAL / "reports" / f"{study}_{machine}.html").read_text(encoding="utf-8"))
+    page = (REAL / "reports" / f"{study}_{machine}.html").read_text(encoding="utf-8")
+    shown = " ".join(html.unescape(re.sub("<[^>]+>", "", page)).split())
     (answer,) = answers(table, loaded).values()
     assert answer.sentence in shown
     assert all(line in shown for line in table.caption())
-    assert not any(str(place) in shown for place in (ROOT, Path.home(), "/tmp/"))
+    assert not any(str(place) in page for place in (ROOT, Path.home(), "/tmp/"))
 
 
 @pytest.mark.parametrize("form", ["latex", "html"])
