@@ -14,6 +14,7 @@ from raysd.errors import BadInput
 from raysd.paper.statistics import ALPHA, detectable_by_sign_flips, seeds_to_reach, smallest_p
 from raysd.paper.tables import NothingFinished, StudyTable
 from raysd.session import Session
+from raysd.study.design import LoadedStudy
 from raysd.study.plan import POWER, count
 from raysd.study.spread import Spread, spread_of
 
@@ -66,12 +67,14 @@ class Power:
             parts.append(self._by_machine())
         return Group(*parts)
 
-    def _titles(self) -> list[str]:
+    @property
+    def titles(self) -> list[str]:
+        """What each of the alphas is that of."""
         return ["one comparison", f"first of {self.family} (Holm)"][: len(self.alphas)]
 
     def _by_seeds(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD)
-        for name in ("seeds", "least p", *self._titles()):
+        for name in ("seeds", "least p", *self.titles):
             table.add_column(name, justify="right")
         for number in sorted({*SHOWN, self.num_seeds}):
             least = [detectable_by_sign_flips(1.0, number, POWER, alpha) for alpha in self.alphas]
@@ -84,7 +87,7 @@ class Power:
 
     def _what_it_takes(self) -> list[str]:
         lines = []
-        for title, alpha in zip(self._titles(), self.alphas, strict=True):
+        for title, alpha in zip(self.titles, self.alphas, strict=True):
             lines.append(f"{title}: needs p <= {alpha:.2g}, which takes {seeds_to_reach(alpha)} seeds or more")
             if self.difference is not None and self.spread:
                 takes = _takes(self.difference, self.spread, alpha)
@@ -97,7 +100,7 @@ class Power:
         table = Table(box=box.SIMPLE_HEAD, title=f"by machine, {count(self.num_seeds, 'seed')}", title_justify="left")
         table.add_column("machine")
         takes = [] if self.difference is None else [f"seeds for {_points(self.difference)}"]
-        for name in ("sd", *(heading for title in self._titles() for heading in (title, *takes))):
+        for name in ("sd", *(heading for title in self.titles for heading in (title, *takes))):
             table.add_column(name, justify="right")
         for machine, spread in self.spreads.items():
             cells = []
@@ -121,9 +124,14 @@ def study_power(session: Session, difference: float | None = None) -> list[Power
         tables = [table for table in session.tables() if isinstance(table, StudyTable)]
     except NothingFinished:
         tables = []
-    asked = session.study.study
-    shared = (session.study.name, asked.question, asked.metric)
-    family = sum(row.role == "variant" for row in session.study.variants)
+    return power_of(session.study, tables, difference)
+
+
+def power_of(study: LoadedStudy, tables: Sequence[StudyTable], difference: float | None = None) -> list[Power]:
+    """The same, where the study's tables are at hand."""
+    asked = study.study
+    shared = (study.name, asked.question, asked.metric)
+    family = sum(row.role == "variant" for row in study.variants)
     found = [
         Power(
             *shared,

@@ -21,12 +21,13 @@ from raysd.paper.report import (
 )
 from raysd.paper.sentences import answers, names_of, p_number
 from raysd.paper.statistics import ALPHA, detectable_by_sign_flips, smallest_p
-from raysd.paper.tables import ORACLE, study_tables
+from raysd.paper.tables import ORACLE, StudyTable, study_tables
 from raysd.paper.values import Row
-from raysd.power import SHOWN, study_power
+from raysd.power import SHOWN, power_of
 from raysd.session import Session
 from raysd.status import StudyStatus, study_status
 from raysd.study.cost import COLUMNS, paid_seconds
+from raysd.study.design import LoadedStudy
 from raysd.study.importance import importances
 from raysd.study.plan import POWER, duration
 from raysd.study.print_plan import summary
@@ -91,9 +92,8 @@ def _comparison(session: Session) -> _Found:
         for table in tables
         for row in table.rows
     }
-    sections.append(
-        state_section(statuses, [*_plan(session, statuses), *_cost(trials.values())], seconds, _seeds_to_come(session))
-    )
+    lines = [*_plan(session, statuses), *_cost(trials.values())]
+    sections.append(state_section(statuses, lines, seconds, _seeds_to_come(study, tables)))
     failed = {one.key: f"{one.variant}, seed {one.seed}" for status in statuses for one in status.failures}
     return _Found(sections, [f"{name}, {', '.join(table.parts)}" for name, table in named], failed, keys)
 
@@ -137,10 +137,10 @@ def _cost(trials: Collection[Mapping[str, Any]]) -> list[str]:
     return [f"The {len(trials)} finished trials took {all_of_it} one after another, {training} of it training."]
 
 
-def _seeds_to_come(session: Session) -> list[Grid]:
+def _seeds_to_come(study: LoadedStudy, tables: Sequence[StudyTable]) -> list[Grid]:
     """What more seeds could show, or fewer, going by the spread that was seen; of each corpus and part."""
     grids = []
-    for power in study_power(session):
+    for power in power_of(study, tables):
         if power.spread is None or not power.family:
             continue
         rows = []
@@ -148,8 +148,7 @@ def _seeds_to_come(session: Session) -> list[Grid]:
             least = [detectable_by_sign_flips(power.spread.sd, num_seeds, POWER, alpha) for alpha in power.alphas]
             sizes = ("none" if math.isinf(one) else f"{100 * one:.2f}" for one in least)
             rows.append([str(num_seeds), p_number(smallest_p(num_seeds)), *sizes])
-        header = ["seeds", "least p", "one comparison", f"first of {power.family} (Holm)"]
         seen = f"sd of differences {100 * power.spread.sd:.2g}, alpha {ALPHA}, power {POWER}"
         title = f"Smallest detectable difference in points, {power.metric}, {power.place}: {seen}"
-        grids.append(Grid(header[: 2 + len(power.alphas)], rows, title, words=()))
+        grids.append(Grid(["seeds", "least p", *power.titles], rows, title, words=()))
     return grids

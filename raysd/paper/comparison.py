@@ -222,8 +222,7 @@ class YearComparison(formats.Printed):
     def to_macros(self) -> str:
         """A LaTeX command for each cell, by `dcase2020/SYSTEM/PART/MACHINE/METRIC/published, MEAN`, or `ours, MEAN`."""
         sheet = self.sheet()
-        entries = [entry for grid in sheet.grids for row in grid.entries() for entry in row if entry.key]
-        cells = {f"dcase{self.year}/{entry.key}": entry.text for entry in entries}
+        cells = formats.cells_of(replace(sheet, name=f"dcase{self.year}"))
         return formats.macros(sheet.name, cells, [*sheet.stamps, *sheet.caption])
 
     def to_csv(self) -> str:

@@ -201,10 +201,15 @@ def cells_of(sheet: Sheet) -> dict[str, str]:
 
 def html(sheet: Sheet) -> str:
     """A part of a page: heading, caption and tables, that need no style but look better with one."""
-    return _template("sheet.html").render(sheet=sheet) + "\n"
+    return _sheet_template().render(sheet=sheet) + "\n"
+
+
+def templates() -> Environment:
+    """The templates of pages and of parts of them; text that is put in them is escaped."""
+    loader = PackageLoader("raysd.paper", ".")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 @lru_cache
-def _template(name: str) -> Template:
-    loader = PackageLoader("raysd.paper", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(name)
+def _sheet_template() -> Template:
+    return templates().get_template("sheet.html")

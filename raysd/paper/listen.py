@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from raysd.detect.wrong import RankedClip
+from raysd.paper.formats import templates
 
 MARK = '<meta name="generator" content="raysd report --listen">'
 """By this a folder is known as made by an earlier call, which the next one may replace."""
@@ -82,10 +82,7 @@ class ShownGroup:
 
 def listening_page(title: str, warning: str, facts: Sequence[str], groups: Sequence[ShownGroup], made: str) -> str:
     """The whole page; `warning` stands at its top, `made` tells how it was made."""
-    templates = Environment(
-        loader=PackageLoader("raysd.paper", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    template = templates.get_template("listen.html")
+    template = templates().get_template("listen.html")
     return template.render(mark=MARK, title=title, warning=warning, facts=facts, groups=groups, made=made) + "\n"
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raysd.errors import BadInput
 from raysd.paper.figures import Drawing, factor_importances, objective_history, two_rankings
+from raysd.paper.formats import templates
 from raysd.paper.grids import Entry, Grid
 from raysd.paper.ranking import rank_agreement
 from raysd.paper.search_table import title
@@ -93,12 +93,10 @@ def _row_length(grid: Grid) -> int:
 
 def page(name: str, question: str, stamps: Sequence[str], sections: Sequence[Section], made: str) -> str:
     """The whole file. `stamps` stand at the top of the page; `made` tells how it was made."""
-    templates = Environment(
-        loader=PackageLoader("raysd.paper", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    templates.filters["unbroken"] = _unbroken
-    templates.globals |= {"blocks": _blocks, "open_up_to": OPEN_UP_TO}
-    text = templates.get_template("report.html").render(
+    environment = templates()
+    environment.filters["unbroken"] = _unbroken
+    environment.globals |= {"blocks": _blocks, "open_up_to": OPEN_UP_TO}
+    text = environment.get_template("report.html").render(
         mark=MARK, policy=POLICY, name=name, question=question, stamps=stamps, sections=sections, made=made
     )
     return text + "\n"
