@@ -54,7 +54,7 @@ def _measured(recipe: Recipe, place: Place, seconds: float, tick: Callable[[], N
     store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
     spectra = warm_spectra(store, recipe.features, place.device, place.scale)
     _, row_N = next(model_groups(recipe, store.clips))
-    clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
+    clips, data, own_MC = prepared(recipe, store.clips.loc[row_N], 0)
     data = data.to(spectra.device)
     weights = initial.read(recipe.pretrained, place.cache, place.results_root)
     detector = Detector(used, spectra, data, 0, weights).to(spectra.device)

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raysd.data.store import Data
-from raysd.detect.scores import NearestNeighbours, Scoring
+from raysd.detect.scores import NearestNeighbours
+from raysd.detect.scoring import Scoring
 from raysd.errors import nearest
 from raysd.model.augment import Augment
+from raysd.model.beside import Beside
 from raysd.model.encoders import Encoder, MobileFaceNet
 from raysd.model.features import Features
 from raysd.model.losses import Loss
@@ -51,6 +53,9 @@ class Training(Settings):
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of each section's (and domain's) training clips that are neither trained on nor compared with. On them a
     search judges a recipe without any label of a test clip."""
+    held_out_by: Literal["path", "seed"] = "path"
+    """Which clips those are. path: the same in every trial. seed: others for each seed; with a share of 0.2 the seeds 0
+    to 4 hold out every clip once."""
 
 
 class Recipe(Settings):
@@ -66,6 +71,8 @@ class Recipe(Settings):
     weights list`). checkpoint:NAME: the result of `raysd pretrain` of that name, or key, in the results root; or the
     path of a file with a dictionary of tensors, which the key of a trial covers by its content."""
     tuning: Tuning = Tuning()
+    beside: Beside | None = None
+    """Embeddings without training, kept beside the trained one for scoring.name fusion; null: none."""
     loss: Loss = Loss()
     train: Training = Training()
     scoring: Scoring = NearestNeighbours()
@@ -113,6 +120,12 @@ class Recipe(Settings):
             raise ValueError(
                 "scoring.name class_logit needs a trained encoder and a loss.classification of weight above 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_to_fuse(self) -> "Recipe":
+        if self.scoring.name == "fusion" and self.beside is None and set(self.scoring.parts) != {"trained"}:
+            raise ValueError("scoring.name fusion reads the embeddings of beside; write 'beside: {}'")
         return self
 
 

@@ -22,8 +22,10 @@ from raysd import initial
 from raysd.data.store import Data, Store, open_store
 from raysd.detect.metrics import headline_metrics, summarise
 from raysd.detect.proxies import arranged, objective_value, proxy_metrics
-from raysd.detect.scores import Embedded, score_clips
+from raysd.detect.scores import Embedded
+from raysd.detect.scoring import score_clips
 from raysd.errors import BadInput
+from raysd.model.beside import pooled
 from raysd.model.features import Features
 from raysd.model.perturb import KINDS
 from raysd.model.spectra import Spectra
@@ -36,6 +38,7 @@ from raysd.results.store import Record, Results
 from raysd.study.design import Trial
 from raysd.train import Detector, Epoch, GivenUp, NonFiniteLoss, TrainingSet, embed, precision, train
 
+_BESIDE = "beside_"  # begins the columns of embeddings without training
 CLIP_COLUMNS = ["path", "machine", "section", "part", "split", "domain", "label"]
 
 
@@ -141,7 +144,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
         raise BadInput(f"{place.data_root}: these are not the clips that the study was planned for; run it again")
     spectra = warm_spectra(store, recipe.features, place.device, place.scale)
     for name, row_N in model_groups(recipe, store.clips):
-        clips, data, own_MC = prepared(recipe, store.clips.loc[row_N])
+        clips, data, own_MC = prepared(recipe, store.clips.loc[row_N], trial.seed)
         checkpoint = results.checkpoint(trial.training_key, name)
         keeps = _keeps(trial, place, spectra, clips, own_MC)
         detector, epochs = train(recipe, spectra, data, trial.seed, checkpoint, on_epoch, place.scale, keeps, weights)
@@ -173,21 +176,22 @@ def scored(run: "Run", embeddings: pa.Table) -> Record:
 def _scores(recipe: Recipe, seed: int, embeddings: pa.Table) -> pd.DataFrame:
     """The clips with a score each. What is not of the split `train` is scored as a test clip is."""
     clips = embeddings.select(CLIP_COLUMNS).to_pandas()
-    z_ND = np.stack(embeddings["z"].to_numpy())
-    class_score_N = embeddings["class_score"].to_numpy() if "class_score" in embeddings.column_names else None
+    columns = [name for name in embeddings.column_names if name.startswith(_BESIDE)]
+    machine_N, section_N, domain_N = (
+        clips[column].to_numpy(dtype=object) for column in ("machine", "section", "domain")
+    )
+    embedded = Embedded(
+        np.stack(embeddings["z"].to_numpy()),
+        machine_N,
+        section_N,
+        domain_N,
+        embeddings["class_score"].to_numpy() if "class_score" in embeddings.column_names else None,
+        {name.removeprefix(_BESIDE): np.stack(embeddings[name].to_numpy()) for name in columns},
+    )
     train_N = (clips["split"] == "train").to_numpy()
-
-    def part(mask_N: np.ndarray) -> Embedded:
-        machine, section, domain = (
-            clips.loc[mask_N, column].to_numpy(dtype=object) for column in ("machine", "section", "domain")
-        )
-        return Embedded(
-            z_ND[mask_N], machine, section, domain, None if class_score_N is None else class_score_N[mask_N]
-        )
-
     clips["score"] = np.empty(len(clips))
     clips.loc[train_N, "score"], clips.loc[~train_N, "score"] = score_clips(
-        recipe.scoring, part(train_N), part(~train_N), seed
+        recipe.scoring, embedded.of(train_N), embedded.of(~train_N), seed
     )
     return clips
 
@@ -210,12 +214,18 @@ def _embedded(
     if not bool(z_MD.isfinite().all()):  # the last step of all can do it, which no loss follows
         raise NonFiniteLoss("the embeddings after the last step")
     table = pa.Table.from_pandas(clips[CLIP_COLUMNS], preserve_index=False)
-    flat = pa.array(z_MD.numpy().ravel())
-    table = table.append_column("z", pa.FixedSizeListArray.from_arrays(flat, z_MD.shape[1]))
+    table = table.append_column("z", _rows(z_MD))
+    if recipe.beside is not None:
+        for name, pooled_MF in pooled(recipe.beside, spectra, share(row_M), share(perturbation_M)).items():
+            table = table.append_column(f"{_BESIDE}{name}", _rows(gather(len(row_M))(pooled_MF)))
     if log_probability_M is not None:
         log_probability_M = gather(len(row_M))(log_probability_M)
         table = table.append_column("class_score", pa.array(log_probability_M.numpy()))
     return table
+
+
+def _rows(z_MD: torch.Tensor) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(z_MD.numpy().ravel()), z_MD.shape[1])
 
 
 def _keeps(
@@ -322,9 +332,10 @@ def model_groups(recipe: Recipe, clips: pd.DataFrame) -> Iterator[tuple[str, np.
         yield str(machine), group.index.to_numpy(dtype=np.int64, copy=True)
 
 
-def prepared(recipe: Recipe, clips: pd.DataFrame) -> tuple[pd.DataFrame, TrainingSet, torch.Tensor]:
+def prepared(recipe: Recipe, clips: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, TrainingSet, torch.Tensor]:
     """Of one model's clips: all that is embedded, as `arranged`; what is trained on; `clip_classes`' second array."""
-    clips = arranged(clips, recipe.train.held_out, KINDS)
+    turn = seed if recipe.train.held_out_by == "seed" else 0
+    clips = arranged(clips, recipe.train.held_out, KINDS, turn)
     class_N, own_MC = (torch.from_numpy(array) for array in clip_classes(recipe, clips))
     row_N = torch.tensor(clips.loc[clips["split"] == "train", "row"].to_numpy())
     return clips, TrainingSet(row_N, class_N, own_MC.shape[1]), own_MC

@@ -20,13 +20,14 @@ STAND_INS = {"perturbed": "perturbed", "other_sections": "other_section"}
 """Proxy -> the `split` of the clips that stand in for anomalies."""
 
 
-def arranged(clips: pd.DataFrame, share: float, kinds: Iterable[str]) -> pd.DataFrame:
+def arranged(clips: pd.DataFrame, share: float, kinds: Iterable[str], turn: int = 0) -> pd.DataFrame:
     """What a trial embeds: the clips, each with its `row` in the store, and with `perturbation`: one of `kinds`, or "".
 
     `clips` are rows of a store's index. With a share to hold out, `share` of each section's and domain's training clips
-    (at least one, never all; which ones follows from their paths) get the split `held_out`, and below all clips stand
-    the stand-ins: each held-out clip once for each kind of perturbation, and once as of another section of its machine,
-    or of another machine where its own has one section only. A training clip without a like is never held out.
+    (at least one, never all; which ones follows from their paths, and the next `turn` takes others) get the split
+    `held_out`, and below all clips stand the stand-ins: each held-out clip once for each kind of perturbation, and once
+    as of another section of its machine, or of another machine where its own has one section only. A training clip
+    without a like is never held out.
     The label of a stand-in is missing: it is no anomaly.
     """
     plain = clips.assign(row=clips.index, perturbation="").reset_index(drop=True)
@@ -38,7 +39,8 @@ def arranged(clips: pd.DataFrame, share: float, kinds: Iterable[str]) -> pd.Data
     for _, own in groups(train, "machine", "section", "domain"):
         if len(own) > 1:
             count = min(max(1, round(share * len(own))), len(own) - 1)
-            chosen += sorted(own.index, key=digests.__getitem__)[:count]
+            ring = sorted(own.index, key=digests.__getitem__)
+            chosen += [ring[(turn * count + place) % len(ring)] for place in range(count)]
     plain.loc[chosen, "split"] = HELD_OUT
     held_out = plain.loc[sorted(chosen)]
     stand_ins = [held_out.assign(split=STAND_INS["perturbed"], perturbation=kind) for kind in kinds]

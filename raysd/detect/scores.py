@@ -5,8 +5,8 @@ Shapes: N training clips, M test clips, D embedding, K domains, C rows of one ch
 The domain of a test clip is never used, because the task hides it.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -30,9 +30,22 @@ class Embedded:
     """`source`, `target` or None."""
     class_score_N: np.ndarray | None = None
     """Log-probability (or logit) that a clip belongs to its own machine and section; higher is more normal."""
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Embeddings (N, F) without training, by name, where the recipe keeps some."""
 
     def __len__(self) -> int:
         return len(self.z_ND)
+
+    def of(self, chosen_N: np.ndarray) -> "Embedded":
+        """Some of the clips, by a mask or by their places."""
+        return Embedded(
+            self.z_ND[chosen_N],
+            self.machine_N[chosen_N],
+            self.section_N[chosen_N],
+            self.domain_N[chosen_N],
+            None if self.class_score_N is None else self.class_score_N[chosen_N],
+            {name: z_NF[chosen_N] for name, z_NF in self.beside.items()},
+        )
 
 
 class _Reference(Settings):
@@ -261,26 +274,6 @@ class ClassLogit(Settings):
         return scores[0], scores[1]
 
 
-SCORERS: dict[str, type[NearestNeighbours | Gaussian | GaussianMixture | ClassLogit]] = {
-    "knn": NearestNeighbours,
-    "gaussian": Gaussian,
-    "gaussian_mixture": GaussianMixture,
-    "class_logit": ClassLogit,
-}
-"""Every scorer by its name."""
-
-Scoring = Annotated[NearestNeighbours | Gaussian | GaussianMixture | ClassLogit, Field(discriminator="name")]
-
-
-def score_clips(scoring: Scoring, train: Embedded, test: Embedded, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the training clips (N,) and of the test clips (M,), float64.
-
-    The training scores set a decision threshold; the nearest-neighbour search leaves the clip itself out, the
-    densities do not. `seed` starts the mixtures. Raises BadInput for a section (or machine) without training clips.
-    """
-    return scoring.score(train, test, seed)
-
-
 def _least_standardised(
     train_NK: np.ndarray, domain_N: np.ndarray, test_MK: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -294,10 +287,15 @@ def _least_standardised(
         scores = own_N[domain_N == k]
         if len(scores) < 2:
             scores = own_N
-        mean, deviation = scores.mean(), scores.std()
-        flat = deviation <= 1e-9 * abs(mean)  # equal but for rounding
-        mean_K[k], scale_K[k] = mean, (abs(mean) or 1.0) if flat else deviation
+        mean_K[k], scale_K[k] = spread(scores)
     return ((train_NK - mean_K) / scale_K).min(axis=1), ((test_MK - mean_K) / scale_K).min(axis=1)
+
+
+def spread(score_N: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of scores; of scores that are all equal, something above zero to divide by."""
+    mean, deviation = score_N.mean(), score_N.std()
+    flat = deviation <= 1e-9 * abs(mean)  # equal but for rounding
+    return mean, (abs(mean) or 1.0) if flat else deviation
 
 
 def _unit(z_ND: np.ndarray) -> np.ndarray:

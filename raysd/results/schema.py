@@ -30,6 +30,11 @@ DUCKDB_LINE = (
 """The same with DuckDB."""
 
 FAILURE_KINDS = ("code", "oom", "non_finite", "infrastructure")
+MAY_BE_NULL = frozenset(
+    ("profile", "failure_kind", "traceback", "clips_per_second", "scores.domain", "scores.label")
+    + ("history.contrastive", "history.classification")
+)
+"""The columns, and parts of entries, that a whole record may lack a value of."""
 
 
 def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
@@ -172,7 +177,8 @@ def schema_markdown() -> str:
         "```",
         "",
         "`RESULTS/embeddings/<training_key>.parquet` holds the embeddings of a training, a row a clip: `path` to",
-        "`label` as in `scores` below, `z` (the embedding, float32) and, with classification, `class_score` (float32).",
+        "`label` as in `scores` below, `z` (the embedding, float32), with classification `class_score` (float32), and",
+        "with the recipe's `beside` the embeddings without training, `beside_mean` and `beside_loudest` (float32).",
         "",
         *_markdown_table(list(SCHEMA)),
     ]
@@ -216,10 +222,28 @@ def table_of(record: Record) -> pa.Table:
     return pa.Table.from_pylist([values], schema=SCHEMA)
 
 
+def require_whole(table: pa.Table) -> None:
+    """Raises ValueError where some columns of records lack what every record has.
+
+    Arrow reads a column that a file has not, or under another name, as one of nulls.
+    """
+    for name in table.column_names:
+        _require_values(name, table[name].chunks)
+        if pa.types.is_list(table.schema.field(name).type):
+            entries = [chunk.flatten() for chunk in table[name].chunks]
+            for i, part in enumerate(table.schema.field(name).type.value_type):
+                _require_values(f"{name}.{part.name}", [own.field(i) for own in entries])
+
+
+def _require_values(name: str, values: list[pa.Array]) -> None:
+    if name not in MAY_BE_NULL and any(own.null_count for own in values):
+        raise ValueError(f"a value of '{name}' is not there")
+
+
 def parquet(table: pa.Table) -> bytes:
-    """A table as the content of a file."""
+    """A table as the content of a file, with a checksum of each page: a flipped bit is no other number."""
     content = io.BytesIO()
-    pq.write_table(table, content, compression="zstd")
+    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
     return content.getvalue()
 
 

@@ -10,19 +10,20 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from raysd.detect.scores import SCORERS
+from raysd.detect.scoring import SCORERS
 from raysd.errors import BadInput
 from raysd.model.augment import AUGMENTATIONS
 from raysd.model.encoders import ENCODERS
 from raysd.model.losses import CLASSIFICATION, CONTRASTIVE
 from raysd.recipe import Recipe
-from raysd.settings import flatten, read_yaml, with_changes
+from raysd.settings import flatten, with_changes
 from raysd.study.design import load_study
 from raysd.study.files import load_recipe
 from raysd.study.places import predefined_folder, predefined_pretrainings
 from raysd.study.pretrainings import load_pretraining
 from raysd.study.reference import EXAMPLE, study_file_markdown
 from raysd.study.schema import SCHEMAS, as_text, pretraining_schema, recipe_schema, study_schema
+from raysd.yaml_values import read_yaml
 
 DOCS = Path(__file__).parents[2] / "docs"
 STUDY = Draft202012Validator(study_schema())
@@ -131,7 +132,9 @@ def test_every_setting_of_every_entry_is_known() -> None:
     """Dotted as `flatten` names it, and as a level of a factor."""
     entries = {"encoder": ENCODERS, "loss.contrastive": CONTRASTIVE, "loss.classification": CLASSIFICATION}
     recipes = [
-        with_changes(Recipe(), {part: {"name": name}} | {f"augment.{kind}": {} for kind in AUGMENTATIONS}, "")
+        with_changes(
+            Recipe(), {part: {"name": name}, "beside": {}} | {f"augment.{kind}": {} for kind in AUGMENTATIONS}, ""
+        )
         for part, table in (entries | {"scoring": SCORERS}).items()
         for name in table
     ]
