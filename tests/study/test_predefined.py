@@ -33,7 +33,7 @@ def test_each_can_be_planned(name: str, tmp_path: Path, raysd: Callable[..., tup
 
 def test_each_asks_for_itself() -> None:
     asked = {"quickstart", "augmentation", "cutoff", "pretraining", "segments", "encoder", "loss", "scoring"}
-    assert {*STUDIES} == asked | {"batch_size", "dcase2020", "dcase2022", "search"}
+    assert {*STUDIES} == asked | {"batch_size", "dcase2020", "dcase2022", "search", "search_fusion"}
     questions = [load_study(name).study.question for name in STUDIES]
     assert len(set(questions)) == len(STUDIES)
     for name, path in predefined_studies().items():
@@ -86,9 +86,10 @@ TINY: dict[str, object] = {
     "train.epochs": 1,
     "train.precision": "fp32",
 }
+SEARCHED = {"search.suggestions": 4, "search.random_first": 2, "train.epochs": 3, "pruning.first_epochs": 1}
 OWN: dict[str, dict[str, object]] = {
     "pretraining": {"segments.train_seconds": 0.5, "train.epochs": 1, "train.precision": "fp32"},
-    "search": TINY | {"search.suggestions": 4, "search.random_first": 2, "train.epochs": 3, "pruning.first_epochs": 1},
+    **dict.fromkeys(("search", "search_fusion"), TINY | SEARCHED),
 }
 
 
@@ -139,7 +140,7 @@ def test_each_runs_end_to_end(
     waiting = {row.name for row in study.variants if row.recipe.pretrained.startswith("checkpoint:")}
     unfinished = [line.strip() for line in table.stdout.splitlines() if "0/1" in line]
     assert {row.name for row in study.variants if any(line.startswith(row.name) for line in unfinished)} == waiting
-    rows = [variant.name for variant in study.variants] if name != "search" else ["4 suggestions"]
+    rows = [variant.name for variant in study.variants] if study.study.design != "search" else ["4 suggestions"]
     assert [row for row in rows if row not in table.stdout] == []
     if study.baseline.recipe.data.additional:
         assert "official score, eval" in table.stdout
