@@ -1,5 +1,6 @@
 """The `raysd` command: parses, calls, prints."""
 
+import errno
 import gc
 import json
 import os
@@ -42,6 +43,12 @@ from raysd.cli_tables import table
 from raysd.cli_weights import weights_app
 from raysd.completion import mend_bash_words
 from raysd.errors import BadInput
+
+PLACE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+)
+"""A full or read-only disk, a missing right, a storage that has gone: nothing that raysd did wrong."""
 
 # Heavy imports (torch, ray, pandas) stand inside the commands, so that --help and a wrong option answer at once.
 
@@ -264,6 +271,12 @@ def main() -> None:
         for path, reason in getattr(error, "clips", ()):  # all of them; the one line names the first few
             err.print(f"{path}: {reason}", highlight=False, soft_wrap=True, markup=False)
         err.print(f"raysd: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)
+    except OSError as error:  # a place of the user's that cannot be written or read; of others the traceback is wanted
+        if error.errno not in PLACE_ERRORS:
+            raise
+        place = error.filename or "standard output, or a file"
+        err.print(f"raysd: {place}: {error.strerror}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
     finally:
         gc.freeze()  # nor is there a reason to walk them at the end

@@ -80,8 +80,8 @@ def submit(
 
     Interrupt it when you like: a job that was submitted goes on.
     """
-    from raysd.settings import parse_assignments
     from raysd.study.design import load_study
+    from raysd.yaml_values import parse_assignments
 
     loaded = load_study(study, parse_assignments(set_ or []), profile, seed_numbers(seeds))
     options = _words("--data-root", _for_nodes("--data-root", data_root))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +68,16 @@ Cache = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that train one trial together: scale.workers.")]
 DEFAULT_RESULTS = "results"
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysd"
+
+
+def _default_cache() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysd"
+    except RuntimeError:  # a user of whom the machine knows nothing, as in a container: no home directory
+        return Path(tempfile.gettempdir()) / f"raysd-cache-{os.getuid()}"
+
+
+DEFAULT_CACHE = _default_cache()
 
 
 def open_session(
@@ -84,7 +94,7 @@ def open_session(
     from raysd.results.storage import absolute
     from raysd.results.store import Results
     from raysd.session import open_study
-    from raysd.settings import parse_assignments
+    from raysd.yaml_values import parse_assignments
 
     changes, root = parse_assignments(set_ or []), Results(absolute(results))
     return open_study(study, changes, profile, seed_numbers(seeds), data_root, root, cache, skip_bad)

@@ -35,9 +35,9 @@ def pretrain(
     from raysd.progress import EpochProgress, bar
     from raysd.results.storage import absolute
     from raysd.results.store import Results
-    from raysd.settings import parse_assignments
     from raysd.study.pretrainings import load_pretraining
     from raysd.trial import Place
+    from raysd.yaml_values import parse_assignments
 
     set_ = [*(set_ or []), *([] if workers is None else [f"scale.workers={workers}"])]
     loaded = load_pretraining(pretraining, parse_assignments(set_), profile)

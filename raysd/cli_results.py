@@ -59,7 +59,7 @@ def compare(
     For instance: raysd compare augmentation@1a2b3c augmentation@4d5e6f
     """
     from raysd.compare import compare as compared
-    from raysd.settings import parse_assignments
+    from raysd.yaml_values import parse_assignments
 
     changes = parse_assignments(set_ or [])
     out.print(compared(a, b, _open(results), _open(results_b or results), changes, profile, metric).to_rich())

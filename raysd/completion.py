@@ -173,13 +173,12 @@ def _baseline(study: Path) -> Path | None:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
+    from raysd.yaml_values import read_yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
+        return read_yaml(path)
+    except BadInput:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 @dataclass(frozen=True)

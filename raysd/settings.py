@@ -1,15 +1,12 @@
 """Typed, frozen settings: the base class of every part of a recipe and of a study, strict parsing, dotted paths."""
 
 import json
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property, lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysd.errors import BadInput, nearest
@@ -50,36 +47,6 @@ def parse(kind: type[S], values: Mapping[str, Any], where: str | Callable[[str],
     for path in _numbers_from_truth(values, settings):
         raise BadInput(f"{origin(path)}: {path}: expected a value other than true and false")
     return settings
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, read with the safe loader; raises BadInput where there is none."""
-    try:
-        values = _load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise BadInput(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        found = "nothing" if values is None else type(values).__name__
-        raise BadInput(f"{path}: expected settings as 'name: value' lines, found {found}")
-    return values
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["loss.temperature=0.1"]` from a command line as `{"loss.temperature": 0.1}`; values are YAML."""
-    changes: dict[str, Any] = {}
-    for assignment in assignments:
-        path, equals, value = assignment.partition("=")
-        if not equals or not path.strip():
-            raise BadInput(f"--set {assignment}: expected SETTING=VALUE, for instance --set train.epochs=20")
-        try:
-            changes[path.strip()] = _load_yaml(value)
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-            raise BadInput(f"--set {assignment}: not a YAML value: {error}") from None
-    return changes
 
 
 def with_changes(settings: S, changes: Mapping[str, Any], where: str) -> S:
@@ -185,52 +152,6 @@ def difference(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
     return changed
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader with the plain words of YAML 1.2: `off`, `yes`, `01` and dates are text, `1e-3` is a number.
-
-    Keys are always text and may stand once. (YAML 1.1 would read the key `off` as false and `1e-3` as text.)
-    """
-
-    yaml_implicit_resolvers: ClassVar[dict] = {}
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        if isinstance(node, yaml.MappingNode):
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    key.tag = "tag:yaml.org,2002:str"
-                    if key.value in seen:
-                        raise yaml.constructor.ConstructorError(
-                            None, None, f"'{key.value}' stands twice", key.start_mark
-                        )
-                    seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern, _first in [
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-    ("merge", r"<<", ["<"]),
-]:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
-
-
-def _load_yaml(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        values = loader.get_single_data()
-    finally:
-        loader.dispose()
-    json.dumps(values)  # a loop of anchors, a binary or a set raises here
-    return values
-
-
 def _flatten(settings: Settings, defaults: bool) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     said: set[str] = set()
@@ -333,7 +254,7 @@ def _follow(
     path, owners, node, keyed = "", [kind], values, False
     for depth, part in enumerate(location):
         if isinstance(node, list | tuple) and isinstance(part, int):
-            path, node = f"{path}[{part}]", node[part]
+            path, node = f"{path}[{part}]", node[part] if part < len(node) else None
         elif isinstance(node, Mapping) and (part in node or (missing and depth == len(location) - 1)):
             path, node = f"{path}.{part}" if path else str(part), node.get(part)
             if keyed:  # the key of a dict of settings

@@ -7,9 +7,9 @@ import torch.distributed as dist
 
 from raysd.parallel import rank
 from raysd.pretrain import Job
-from raysd.settings import parse_assignments
 from raysd.study.pretrainings import load_pretraining
 from raysd.trial import Place
+from raysd.yaml_values import parse_assignments
 
 
 def main(file: str, root: str, out: str, *changes: str) -> None:

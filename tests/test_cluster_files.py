@@ -308,8 +308,8 @@ def test_every_command_line_is_one_that_raysd_has() -> None:
     import typer
 
     from raysd.cli import app
-    from raysd.settings import parse_assignments
     from raysd.study.design import load_study
+    from raysd.yaml_values import parse_assignments
 
     found = commands()
     assert {GUIDE.name, "kuberay-job.yaml", "slurm.sh"} <= {where for where, _ in found}

@@ -16,9 +16,9 @@ from raysd.pretrain import Job
 from raysd.recipe import Recipe
 from raysd.results.store import Results
 from raysd.results.weights import own_weights, read_weights
-from raysd.settings import parse_assignments
 from raysd.study.pretrainings import load_pretraining
 from raysd.trial import Place
+from raysd.yaml_values import parse_assignments
 
 SCRIPT = Path(__file__).with_name("pretrain_script.py")
 # the small rate keeps rounding, which differs with the number of workers, from growing into other weights

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from raysd import recipe as recipe_module
 from raysd.errors import BadInput
 from raysd.recipe import Recipe, recipe_key, training_key, trial_key
-from raysd.settings import difference, flatten, parse, parse_assignments, with_changes
+from raysd.settings import difference, flatten, parse, with_changes
+from raysd.yaml_values import parse_assignments
 
 CHANGES: list[dict[str, Any]] = [
     {"data.year": 2022},

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from raysd.errors import BadInput
-from raysd.settings import Settings, difference, flatten, parse, parse_assignments, read_yaml, with_changes
+from raysd.settings import Settings, difference, flatten, parse, with_changes
+from raysd.yaml_values import parse_assignments, read_yaml
 
 
 class Noise(Settings):

@@ -18,6 +18,8 @@ from raysd.errors import BadInput
 HELD_OUT = "held_out"
 STAND_INS = {"perturbed": "perturbed", "other_sections": "other_section"}
 """Proxy -> the `split` of the clips that stand in for anomalies."""
+PROXIES = tuple(f"proxy_{name}" for name in STAND_INS)
+"""The metrics."""
 
 
 def arranged(clips: pd.DataFrame, share: float, kinds: Iterable[str], turn: int = 0) -> pd.DataFrame:

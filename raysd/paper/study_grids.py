@@ -23,6 +23,8 @@ TITLES = {
     "pauc_source": "pAUC source",
     "pauc_target": "pAUC target",
     "official": "official score",
+    "proxy_perturbed": "AUC of held-out normals against perturbed copies",
+    "proxy_other_sections": "AUC of held-out normals against other sections",
 }
 """Metrics as they are printed."""
 NOT_COMPARED = Comparison(0, math.nan, math.nan, math.nan, math.nan, math.nan, 0)

@@ -11,6 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from raysd.detect.metrics import ALL_MACHINES, averaging, headline_metrics
+from raysd.detect.proxies import PROXIES
 from raysd.errors import BadInput
 from raysd.paper import formats
 from raysd.paper.effects import Contrast, Effect, contrasts, effects
@@ -309,6 +310,7 @@ def _table(study: "LoadedStudy", trials: Sequence[FoundTrial], corpus: str, note
     at = {position for row in rows for position in row.cells}
     machines = sorted({machine for _, machine, _ in at} - {ALL_MACHINES})
     data, metric = study.baseline.recipe.data, study.study.metric
+    shown = PROXIES if metric in PROXIES else headline_metrics(data.year)
     crossed = [row.levels for row in rows if row.levels] if "factorial" in study.study.design else []
     return StudyTable(
         study=study.name,
@@ -319,7 +321,7 @@ def _table(study: "LoadedStudy", trials: Sequence[FoundTrial], corpus: str, note
         train_sets=train_sets(data.additional),
         parts=tuple(sorted({part for part, _, _ in at})),
         machines=(*machines, ALL_MACHINES) if len(machines) > 1 else tuple(machines),
-        metrics=(metric, *(other for other in headline_metrics(data.year) if other != metric)),
+        metrics=(metric, *(other for other in shown if other != metric)),
         rows=tuple(rows),
         notes=(*notes, *study.notes, *left_out, *unread),
         seeds=study.study.seeds,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysd.detect.metrics import averaging, headline_metrics
+from raysd.detect.proxies import PROXIES
 from raysd.recipe import NUMERICS, recipe_key
 from raysd.results.store import Results
 
@@ -112,7 +113,7 @@ def _headline_values(metrics: pa.ChunkedArray, year: int) -> list[dict[At, float
         entries = pa.RecordBatch.from_struct_array(chunk.flatten())
         own_mean, headline = (
             _among(entries["section"], {averaging(year)}),
-            _among(entries["metric"], headline_metrics(year)),
+            _among(entries["metric"], {*headline_metrics(year), *PROXIES}),
         )
         chosen = np.flatnonzero(own_mean & headline)
         trials = chunk.value_parent_indices().to_numpy()[chosen].tolist()

@@ -7,18 +7,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from raysd.detect.metrics import headline_metrics
 from raysd.errors import BadInput, nearest
 from raysd.model.features import EfficientATMel
 from raysd.recipe import Recipe, pin_all, recipe_key, training_key, trial_key
 from raysd.settings import difference, parse, with_changes
 from raysd.study.extends import Source, StudyFile, read_study
-from raysd.study.files import Changes, Chosen, RecipeFile, Study, load_recipe
+from raysd.study.files import Changes, Chosen, RecipeFile, Study, check_metric, load_recipe
 from raysd.study.levels import Choice, Conditions, Level, choice_of, has_meaning, meaningful, own_level, with_levels
 from raysd.study.places import beside, find_study, shown
 
-MOST_VARIANTS = 100_000
-"""A larger factorial design is refused: it is a slip."""
+MOST_VARIANTS, MOST_TRIALS = 100_000, 1_000_000
+"""More are refused: they are a slip."""
 
 Pin = Callable[[str, Path], str]
 Role = Literal["baseline", "variant", "reference"]
@@ -129,10 +128,7 @@ def load_study(
     recipes = _Recipes(file, pin)
     of_recipe = {key: value for key, value in changes.items() if key not in own}
     recipe = _baseline(study, recipes, of_recipe)
-    if study.metric not in headline_metrics(recipe.data.year):
-        allowed = nearest(study.metric, headline_metrics(recipe.data.year))
-        where = file.where("metric")
-        raise BadInput(f"{where}: metric: '{study.metric}' is no metric of {recipe.data.year}; {allowed}")
+    check_metric(study.metric, recipe, file.where("metric"))
 
     choices = tuple(choice_of(name, factor, file.where(f"factors.{name}")) for name, factor in study.factors.items())
     rows = _Rows(recipe, shown(file.path))
@@ -142,6 +138,8 @@ def load_study(
         reference = recipes.load(named, "references").recipe
         rows.add(Path(named).stem, _on_data_of(recipe, reference), "reference")
     variants, sources = tuple(rows.by_key.values()), (*file.extended, *recipes.sources)
+    if len(variants) * len(study.seeds) > MOST_TRIALS:
+        raise BadInput(f"{file.where('seeds')}: seeds: with all variants more than {MOST_TRIALS:,} trials; use fewer")
     notes = (*rows.notes, *_notes_of_choosing(study, recipes.chosen), *_notes_of_rates(variants))
     return LoadedStudy(file.path.stem, study, variants, notes, file, choices, sources, recipes.chosen)
 
@@ -245,7 +243,9 @@ def _notes_of_rates(variants: Sequence[Variant]) -> Iterator[str]:
 
 
 def _depends_on_seed(recipe: Recipe) -> bool:
-    return type(recipe.encoder).trains or recipe.scoring.name == "gaussian_mixture"
+    drawn = type(recipe.encoder).trains or (recipe.train.held_out > 0 and recipe.train.held_out_by == "seed")
+    parts = recipe.scoring.parts.values() if recipe.scoring.name == "fusion" else [recipe.scoring]
+    return drawn or any(part.name == "gaussian_mixture" for part in parts)
 
 
 # --- designs ----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from typing import Any
 
 from raysd.errors import BadInput, nearest
 from raysd.recipe import pin_all
-from raysd.settings import read_yaml
 from raysd.study.files import Changes
 from raysd.study.places import is_file, predefined_studies, shown
+from raysd.yaml_values import read_yaml
 
 
 @dataclass(frozen=True)

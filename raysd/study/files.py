@@ -7,12 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from raysd.detect.metrics import headline_metrics
+from raysd.detect.proxies import PROXIES
+from raysd.errors import BadInput, nearest
 from raysd.parallel import Scale
 from raysd.recipe import Recipe, pin_all
-from raysd.settings import Settings, parse, read_yaml, with_changes
+from raysd.settings import Settings, parse, with_changes
 from raysd.study.places import shown
+from raysd.yaml_values import read_yaml
 
 Changes = dict[str, Any]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what all that draws from it takes
 DesignName = Literal["one_at_a_time", "leave_one_out", "only_one", "list", "factorial", "search"]
 
 
@@ -103,7 +108,7 @@ class Search(Settings):
     """Share of each section's training clips that is held out of the search's trainings."""
     random_first: Annotated[int, Field(ge=1)] = 10
     """Suggestions drawn at random before the sampler (TPE) learns from those before."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of the sampler."""
     oracle: bool = False
     """true: maximise the study's metric on the test clips instead. Every table then says so."""
@@ -150,10 +155,11 @@ class Study(Settings):
     variants: dict[str, Annotated[Changes | str, BeforeValidator(_changes_or_file)]] = Field(default={})
     """The variants of the design `list`, by name: changes to the baseline, or a recipe file, found like the baseline's.
     A recipe file stands as it is, on the data of the baseline."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Every variant is trained once with each; differences are paired by seed."""
     metric: str = "official"
-    """The metric on which variants are compared with the baseline."""
+    """The metric on which variants are compared with the baseline. proxy_perturbed and proxy_other_sections are of
+    normal clips alone (train.held_out); a study of them shows no other, so that a choice can be made with it."""
     references: tuple[str, ...] = ("recipes/classical.yaml",)
     """Recipe files of rows that stand in the table without being part of the family that is compared."""
     scale: Scale = Scale()
@@ -257,3 +263,12 @@ def load_recipe(path: Path, pin: Callable[[str], str] = lambda said: said) -> Re
     about = parse(_AboutRecipe, {key: values.pop(key) for key in _AboutRecipe.model_fields if key in values}, where)
     recipe = with_changes(Recipe(), values, where)
     return RecipeFile(recipe, about.description, about.profiles, about.chosen)
+
+
+def check_metric(metric: str, recipe: Recipe, where: str) -> None:
+    """Raises BadInput where trials of a baseline's recipe have no such metric."""
+    known = (*headline_metrics(recipe.data.year), *PROXIES)
+    if metric not in known:
+        raise BadInput(f"{where}: metric: '{metric}' is no metric of {recipe.data.year}; {nearest(metric, known)}")
+    if metric in PROXIES and recipe.train.held_out == 0:
+        raise BadInput(f"{where}: metric: {metric} needs held-out clips; set train.held_out, for instance to 0.2")

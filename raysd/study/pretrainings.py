@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 
@@ -13,9 +12,10 @@ from raysd.model.contrastive import SupCon
 from raysd.model.pretrained import NONE
 from raysd.parallel import Scale
 from raysd.recipe import Recipe, training_key
-from raysd.settings import Settings, parse, read_yaml, with_changes
-from raysd.study.files import Changes, RecipeFile, load_recipe
+from raysd.settings import Settings, parse, with_changes
+from raysd.study.files import Changes, RecipeFile, Seed, load_recipe
 from raysd.study.places import beside, find_pretraining, shown
+from raysd.yaml_values import read_yaml
 
 REFUSED = ("data", "scoring")
 """Settings of a recipe that a pretraining has not."""
@@ -34,7 +34,7 @@ class Pretraining(Settings):
     and counts less."""
     corpus: Corpus
     """What it is trained on."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of the first weights and of all draws."""
     scale: Scale = Scale()
     """How it is run; changes nothing but the time."""

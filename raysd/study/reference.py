@@ -229,7 +229,8 @@ def _allowed(of: Json) -> str:
         return ", ".join(f"`{value}`" for value in of.get("enum", [of.get("const")]))
     match of.get("type"):
         case "integer" | "number" as kind:
-            bounds = [f"{sign} {of[key]:g}" for key, sign in _BOUNDS.items() if key in of]
+            known = {sign: of[key] for key, sign in _BOUNDS.items() if key in of}
+            bounds = [f"{sign} {it:,}" if isinstance(it, int) else f"{sign} {it:g}" for sign, it in known.items()]
             return " ".join(["whole number" if kind == "integer" else "number", ", ".join(bounds)]).rstrip()
         case "array" if "prefixItems" in of:
             return f"[{', '.join(_allowed(item) for item in of['prefixItems'])}]"

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from raysd.data.years import YEARS
 from raysd.detect.metrics import headline_metrics
+from raysd.detect.proxies import PROXIES
 from raysd.recipe import Recipe
 from raysd.study.files import DesignName, Study
 from raysd.study.files import _AboutRecipe as AboutRecipe
@@ -51,7 +52,7 @@ def study_schema() -> Json:
     one = {"$ref": "#/$defs/Design"}
     keys["design"] = _instead(keys["design"], _any([one, {"type": "array", "items": one, "minItems": 1}]))
     metrics = dict.fromkeys(metric for year in YEARS for metric in headline_metrics(year))
-    keys["metric"] = {**keys["metric"], "enum": list(metrics)}
+    keys["metric"] = {**keys["metric"], "enum": [*metrics, *PROXIES]}
 
     # what another study says need not be said again, and null leaves it out
     scale = _object({name: _or_null(_ref("Scale", name)) for name in defs["Scale"]["properties"]})
