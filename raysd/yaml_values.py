@@ -72,7 +72,6 @@ class _Loader(yaml.SafeLoader):
                     seen.add(key.value)
         return super().construct_mapping(node, deep)
 
-
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         number = super().construct_yaml_int(node)
         if abs(number) > LARGEST:

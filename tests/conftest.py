@@ -1,5 +1,6 @@
 """Fixtures for all tests. What needs torch imports it inside, so that tests without it start at once."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,26 @@ import pytest
 import soundfile as sf
 
 sys.path.append(str(Path(__file__).parent))  # lets tests import the helper modules here by their bare name
+import fuzzing  # noqa: F401  # registers the profile of long campaigns before the command line names it
 from served import Served, serving
+
+FAULTS = Path(__file__).parents[1] / "docs" / "faults.md"
 
 if TYPE_CHECKING:
     from raysd.data.store import Store
     from raysd.model.spectra import Spectra
     from raysd.recipe import Recipe
     from raysd.train import TrainingSet
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that the table of faults names carry the mark `fault`."""
+    named = set(re.findall(r"(tests/[\w/]+\.py)::(\w+)", FAULTS.read_text(encoding="utf-8")))
+    for item in items:
+        path = item.path.relative_to(FAULTS.parents[1]).as_posix()
+        if (path, getattr(item, "originalname", item.name)) in named:
+            item.add_marker("fault")
 
 
 @pytest.fixture(scope="session")

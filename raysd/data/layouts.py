@@ -169,6 +169,7 @@ def machine_clips(
     of the audio files that are no clips."""
     clips: list[Clip] = []
     misfits: list[tuple[str, str]] = []
+    seen: dict[tuple[Split, str], str] = {}
     for place, names in (("train", audio_names(folder / "train")), *places_of_test_clips(row, folder)):
         split: Split = "train" if place == "train" else "test"
         prefix = (folder / place).relative_to(root).as_posix()
@@ -180,6 +181,10 @@ def machine_clips(
             if parsed.split not in (None, split) or (split == "train" and parsed.label != 0):
                 reason = f"'{name}' is named as another kind of clip than a {split} clip"
                 misfits.append((f"{prefix}/{name}", reason))
+                continue
+            other = seen.setdefault((split, truth_name(name)), name)
+            if other != name:
+                misfits.append((f"{prefix}/{name}", f"'{name}' is the same clip as '{other}'; keep one of them"))
                 continue
             pairs = attributes.get(stem(name))
             clips.append(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from raysd.data.years import RENAMED, YEARS, Attributes, match_name, parse_attributes, stem, truth_name
+from raysd.data.years import RENAMED, YEARS, Attributes, match_name, misnamed, parse_attributes, stem, truth_name
 from raysd.errors import BadInput
 
 Key = tuple[str, str]
@@ -79,7 +79,10 @@ def read_truth(folder: Path, year: int) -> dict[Key, Truth]:
     for key, domain in domains.items():
         if key not in labels:
             raise BadInput(f"{folder}: {key[0]} {key[1]} is in ground_truth_domain but not in ground_truth_data")
-        labels[key] = (labels[key][0], ("source", "target")[domain])
+        label, said = labels[key]
+        if said not in (None, ("source", "target")[domain]):
+            raise BadInput(f"{folder}: {key[0]} {key[1]} is of domain {said}, but not so in ground_truth_domain")
+        labels[key] = (label, ("source", "target")[domain])
     return labels
 
 
@@ -140,11 +143,12 @@ def _truth_files(folder: Path, year: int) -> Iterator[Path]:
 def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and stripped cells of a CSV file; trailing empty cells and empty lines are left out."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        rows = list(csv.reader(lines, strict=True))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path}: cannot be read as CSV: {error}") from None
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows:
         cells = [cell.strip() for cell in row]
         while cells and not cells[-1]:
             cells.pop()
@@ -156,16 +160,23 @@ def _truth_line(cells: list[str], year: int) -> Truth | str:
     """What a line `name,0|1` says, or why it cannot be read."""
     if len(cells) != 2 or cells[1] not in ("0", "1"):
         return f"expected 'name,0' or 'name,1', found '{','.join(cells)}'"
-    parsed = match_name(YEARS[year], cells[0])
+    if not _is_clip(cells[0]):
+        return misnamed(year, cells[0])
+    parsed = match_name(YEARS[year], f"{stem(cells[0])}.wav")
     return int(cells[1]), parsed.domain if parsed else None
 
 
 def _list_line(machine: str, cells: list[str], year: int) -> Truth | str:
     """What a line `name,name with label[,label]` says, or why it cannot be read."""
     parsed = match_name(YEARS[year], cells[1]) if len(cells) in (2, 3) else None
-    if not machine or parsed is None or parsed.label is None:
+    if not machine or parsed is None or parsed.label is None or not _is_clip(cells[0]):
         labelled, bare = YEARS[year].examples
         return f"expected a machine's name, then lines such as '{bare},{labelled}', found '{','.join(cells)}'"
     if len(cells) == 3 and cells[2] != str(parsed.label):
         return f"the label '{cells[2]}' is not what '{cells[1]}' says"
     return parsed.label, parsed.domain
+
+
+def _is_clip(name: str) -> bool:
+    """Whether a clip of any year may be called so, with extension or without: a folder may hold lists of several."""
+    return any(match_name(row, f"{stem(name)}.wav") for row in YEARS.values())

@@ -22,6 +22,7 @@ RENAMED = "test_rename"
 _LABELS: dict[str, Label] = {"normal": 0, "anomaly": 1}
 _DOMAINS: dict[str, Domain] = {"0": "source", "1": "target"}
 _EXTENSION = r"\.(?P<extension>(?i:wav|flac|ogg))"
+_SHOWN = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"  # no lists, and no records, could hold the others
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ _ID_NAMES = (
 _SECTION_NAMES = (
     re.compile(  # the list of 2024 names RoboticArm without the split: section_00_source_normal_0035_weight15_BckgF.wav
         r"section_(?P<section>[0-9]{2})_(?P<domain>source|target)(?:_(?P<split>train|test))?_(?P<label>normal|anomaly)"
-        r"_(?P<number>[0-9]+)(?:_(?P<attributes>.+))?" + _EXTENSION
+        rf"_(?P<number>[0-9]+)(?:_(?P<attributes>{_SHOWN}+))?" + _EXTENSION
     ),
     re.compile(
         r"section_(?P<section>[0-9]{2})(?:_(?P<domain>source|target))?(?:_(?P<split>test))?_(?P<number>[0-9]+)"

@@ -24,7 +24,7 @@ import pandas as pd
 import scipy.stats
 
 from raysd.data.lists import Key, read_renamed, read_truth
-from raysd.data.years import YEARS, parse_name, stem, truth_name
+from raysd.data.years import YEARS, match_name, misnamed, parse_name, stem, truth_name
 from raysd.detect.metrics import (
     ALL_MACHINES,
     DOMAINS,
@@ -50,6 +50,8 @@ class Evaluation:
     year: int
     rows: pd.DataFrame
     """Rows of metrics (`raysd.detect.metrics.COLUMNS`)."""
+    lacking: tuple[str, ...] = ()
+    """The sections that are not in all means: without clips of either kind, or of either domain."""
 
     @property
     def official_score(self) -> float:
@@ -57,7 +59,8 @@ class Evaluation:
         return float(rows.loc[(rows["machine"] == ALL_MACHINES) & (rows["metric"] == "official"), "value"].iloc[0])
 
     def as_dict(self) -> dict:
-        """Plain values in full precision: year, official score, overall means, and machines with sections and means."""
+        """Plain values in full precision: year, official score, overall means, and machines with sections and means;
+        and the sections that are not in all means."""
         machines: dict[str, dict] = {}
         for (machine, section), rows in groups(self.rows, "machine", "section"):
             values = {str(metric): float(value) for metric, value in zip(rows["metric"], rows["value"], strict=True)}
@@ -65,7 +68,8 @@ class Evaluation:
             (entry if section in (*MEANS, POOLED) else entry["sections"])[section] = values
         overall = machines.pop(ALL_MACHINES)
         overall.pop("sections")
-        return {"year": self.year, "official_score": self.official_score, "overall": overall, "machines": machines}
+        about = {"year": self.year, "official_score": self.official_score, "not_in_all_means": list(self.lacking)}
+        return about | {"overall": overall, "machines": machines}
 
     def as_markdown(self) -> str:
         """A table of the official metrics in percent: sections, means of each machine, means of all, official score."""
@@ -85,21 +89,22 @@ class Evaluation:
                 shown = ["" if pd.isna(value) else f"{100 * value:.2f}" for value in cells]
                 lines.append(f"| {machine} | {section.replace('_', ' ')} | " + " | ".join(shown) + " |")
         score = f"official score of {self.year} ({YEARS[self.year].score_name}): {100 * self.official_score:.2f}"
-        return "\n".join([*lines, "", score])
+        note = f"not in all means, for want of test clips of either kind: {', '.join(self.lacking)}"
+        return "\n".join([*lines, "", *([note] if self.lacking else []), score])
 
 
 def read_scores(folder: Path, year: int) -> pd.DataFrame:
     """The scores of a submission: columns `machine`, `section`, `name` (of the clip), `score`.
 
     Raises BadInput for a folder without score files, for a line that is not `name,score` or not finite (with file and
-    line), for a clip named twice, or in the file of another section, and for two files of one section.
+    line), for a file without any, for a clip named twice, or in the file of another section, and for a training clip.
     """
-    return _read(folder, year, "score", {}).drop(columns="clip")
+    return _read(folder, year, "score", {}).drop(columns=["clip", "at"])
 
 
 def read_decisions(folder: Path, year: int) -> pd.DataFrame:
     """The decisions of a submission, as `read_scores`, in a column `decision` (0 or 1); empty where there are none."""
-    return _read(folder, year, "decision", {}).drop(columns="clip")
+    return _read(folder, year, "decision", {}).drop(columns=["clip", "at"])
 
 
 def evaluate_submission(folder: Path, truth: Path | None, year: int) -> Evaluation:
@@ -119,7 +124,7 @@ def evaluate_submission(folder: Path, truth: Path | None, year: int) -> Evaluati
         _same_clips(folder, decisions, scores, "decision_result files", "the anomaly_score files")
         scores = scores.merge(decisions[[*_KEY, "decision"]], on=_KEY, validate="one_to_one")
     listed = read_truth(truth, year) if truth is not None else {}
-    known = _listed_labels(listed, year) if listed else _labels_in_names(folder, truth, scores, year)
+    known = _listed_labels(truth, listed, year) if listed else _labels_in_names(truth, scores, year)
     _same_clips(folder, scores, known, "anomaly_score files", str(truth) if listed else "their names")
     clips = scores.merge(known, on=_KEY, validate="one_to_one").assign(part="eval" if listed else "dev")
     undomained = clips.loc[clips["domain"].isna()]
@@ -132,7 +137,7 @@ def evaluate_submission(folder: Path, truth: Path | None, year: int) -> Evaluati
     rows = summarise(clips, year)
     if "official" not in set(rows["metric"]):
         raise BadInput(f"{folder}: no section has both normal and anomalous clips, so nothing can be evaluated")
-    return Evaluation(year, rows)
+    return Evaluation(year, rows, tuple(_lacking(clips, rows, year)))
 
 
 def write_submission(folder: Path, train_scores: pd.DataFrame, test_scores: pd.DataFrame, year: int) -> None:
@@ -206,89 +211,106 @@ def _check_year(year: int) -> None:
 
 
 def _read(folder: Path, year: int, kind: str, renamed: Mapping[Key, str]) -> pd.DataFrame:
-    """What `read_scores` or `read_decisions` gives, and in `clip` the name that truth lists have."""
+    """What `read_scores` or `read_decisions` gives, in `clip` the name that truth lists have, in `at` file and line."""
     _check_year(year)
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder of anomaly_score_*.csv files")
     prefix = YEARS[year].section_prefix
     baseline = r"(?:_seed[0-9]+.*)?"
-    pattern = re.compile(rf"(?:DCASE{year}T2)?(.+)_{prefix}_([0-9]{{2}})((?:_source|_target)?_test)?{baseline}\.csv")
-    rows: list[tuple[str, str, str, float, str]] = []
+    ending = rf"_{prefix}_([0-9]{{2}})((?:_source|_target)?_test)?{baseline}\.csv"
+    pattern = re.compile(rf"{_KINDS[kind]}_(?:DCASE{year}T2)?(.+){ending}")
+    meant = re.compile(rf"{_KINDS[kind]}_.*\.csv", re.IGNORECASE | re.DOTALL)  # as .CSV too: none is overlooked
+    rows: list[tuple[str, str, str, float, str, str]] = []
     seen: dict[tuple[str, str, str], Path] = {}
-    paths = sorted(folder.glob(f"{_KINDS[kind]}_*.csv"))
-    for path in paths:
-        found = pattern.fullmatch(path.name.removeprefix(f"{_KINDS[kind]}_"))
+    for path in sorted(path for path in folder.glob("*") if meant.fullmatch(path.name)):
+        found = pattern.fullmatch(path.name)
         if found is None:
             example = f"{_KINDS[kind]}_fan_{_ending('', '01', '', year).lstrip('_')}"
             raise BadInput(f"{path}: not a file name of {year}, for instance {example}")
         machine, section = found[1], found[2]
         for line, name, value in _lines(path, kind):
-            said = _section_said(name, year)
-            if said not in (None, section):
-                raise BadInput(f"{path}: line {line}: '{name}' is a clip of section {said}, not of {section}")
+            said = match_name(YEARS[year], name)
+            if said and said.section != section:
+                raise BadInput(f"{path}: line {line}: '{name}' is a clip of section {said.section}, not of {section}")
+            if said and said.split == "train":
+                raise BadInput(f"{path}: line {line}: '{name}' is a training clip; leave it out")
             key = machine, section, renamed.get((machine, stem(name)), truth_name(name))
             if key in seen:
                 where = "twice" if seen[key] == path else f"in {seen[key].name} already"
                 raise BadInput(f"{path}: line {line}: clip '{name}' is there {where}; every clip has one {kind}")
             seen[key] = path
-            rows.append((machine, section, name, value, key[2]))
+            rows.append((machine, section, name, value, key[2], f"{path}: line {line}"))
     if kind == "score" and not rows:
         raise BadInput(
             f"{folder}: no scores here; expected files such as anomaly_score_{_ending('fan', '01', '', year)}"
         )
-    return pd.DataFrame(rows, columns=["machine", "section", "name", kind, "clip"])
+    return pd.DataFrame(rows, columns=["machine", "section", "name", kind, "clip", "at"])
 
 
 def _lines(path: Path, kind: str) -> Iterator[tuple[int, str, float]]:
-    """(line number, clip name without folders, value) of each line of a file."""
+    """(line number, clip name without folders, value) of each line of a file; there is one at least."""
     expected = "a finite number" if kind == "score" else "0 or 1"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader, empty = csv.reader(file, strict=True), True
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
-                if len(cells) != 2 or not cells[0].strip():
+                empty = False
+                if len(cells) != 2 or not PurePosixPath(cells[0].strip()).name:
                     raise BadInput(
                         f"{path}: line {reader.line_num}: expected 'clip name,{kind}', found '{','.join(cells)}'"
                     )
-                try:
-                    value = float(cells[1])
-                except ValueError:
-                    value = math.nan
+                value = _number(cells[1].strip())
                 if not math.isfinite(value) or (kind == "decision" and value not in (0, 1)):
                     raise BadInput(f"{path}: line {reader.line_num}: the {kind} '{cells[1].strip()}' is not {expected}")
                 yield reader.line_num, PurePosixPath(cells[0].strip()).name, value
+            if empty:
+                raise BadInput(f"{path}: line 1: expected 'clip name,{kind}', found nothing")
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise BadInput(f"{path}: cannot be read as lines of 'clip name,{kind}': {error}") from None
 
 
-def _section_said(name: str, year: int) -> str | None:
+def _number(text: str) -> float:
+    """NaN for what is none. Python would read 1_000 too, and digits of other scripts."""
     try:
-        return parse_name(year, name).section
-    except BadInput:
-        return None
+        return float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        return math.nan
 
 
-def _listed_labels(listed: dict[tuple[str, str], tuple[int, str | None]], year: int) -> pd.DataFrame:
+def _lacking(clips: pd.DataFrame, rows: pd.DataFrame, year: int) -> Iterator[str]:
+    """The sections of which some metric of the official score cannot be computed."""
+    for (machine, section), _ in groups(clips, "machine", "section"):
+        own = rows.loc[(rows["machine"] == machine) & (rows["section"] == section), "metric"]
+        if not set(YEARS[year].score_metrics) <= set(own):
+            yield f"{machine} {section}"
+
+
+def _listed_labels(
+    truth: Path | None, listed: dict[tuple[str, str], tuple[int, str | None]], year: int
+) -> pd.DataFrame:
     rows: list[tuple] = []
     for (machine, clip), (label, domain) in listed.items():
-        said = parse_name(year, f"{clip}.wav")
+        said = match_name(YEARS[year], f"{clip}.wav")
+        if said is None:
+            raise BadInput(f"{truth}: {machine}: {misnamed(year, f'{clip}.wav')}")
         rows.append((machine, said.section, clip, label, domain or said.domain))
     return pd.DataFrame(rows, columns=[*_KEY, "label", "domain"])
 
 
-def _labels_in_names(folder: Path, truth: Path | None, scores: pd.DataFrame, year: int) -> pd.DataFrame:
+def _labels_in_names(truth: Path | None, scores: pd.DataFrame, year: int) -> pd.DataFrame:
     rows: list[tuple] = []
-    for machine, section, name, clip in zip(
-        *(scores[key] for key in ("machine", "section", "name", "clip")), strict=True
-    ):
-        said = parse_name(year, name)
+    columns = (scores[key] for key in ("machine", "section", "name", "clip", "at"))
+    for machine, section, name, clip, at in zip(*columns, strict=True):
+        said = match_name(YEARS[year], name)
+        if said is None:
+            raise BadInput(f"{at}: {misnamed(year, name)}")
         if said.label is None:
             no_list = (
                 f"{truth} holds no truth list of {year}" if truth else "give the folder of truth lists with --truth"
             )
-            raise BadInput(f"{folder}: {machine} '{name}' has no label in its name, and {no_list}")
+            raise BadInput(f"{at}: '{name}' has no label in its name, and {no_list}")
         rows.append((machine, section, clip, said.label, said.domain))
     return pd.DataFrame(rows, columns=[*_KEY, "label", "domain"])
 

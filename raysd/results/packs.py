@@ -29,8 +29,8 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from raysd.errors import BadInput
-from raysd.results.schema import SCHEMA, SCHEMA_VERSION
+from raysd.results.reading import DAMAGED, all_as_written, check_version, read_whole, require_whole, unreadable
+from raysd.results.schema import SCHEMA
 from raysd.results.storage import AT_ONCE, Storage, StorageError
 
 PACK_BYTES = 64 * 2**20
@@ -40,7 +40,8 @@ GROUP_ROWS = 16
 GENERATION = "compacted.json"
 
 T = TypeVar("T")
-_FORMAT = pyarrow.dataset.ParquetFileFormat()
+_SCAN = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+_FORMAT = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=_SCAN)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class TrialFiles:
             if key in listing.packed:
                 found = read_rows(self._storage, [listing.packed[key]], SCHEMA.names, listing.packs)
             else:
-                found = read_rows(self._storage, [(_file(key), 0)], SCHEMA.names)
+                found = read_rows(self._storage, [(listing.alone.get(key, _file(key)), 0)], SCHEMA.names)
             if found is not None or self._current().generation == listing.generation:
                 return found
 
@@ -208,7 +209,9 @@ class TrialFiles:
     def _write_pack(self, tables: Iterator[pa.Table | None]) -> list[str] | None:
         """Writes the trials that come until they fill a pack, and gives their keys; None where one did not come."""
         content, keys = io.BytesIO(), list[str]()
-        with pq.ParquetWriter(content, SCHEMA, compression="zstd", write_statistics=False) as writer:
+        with pq.ParquetWriter(
+            content, SCHEMA, compression="zstd", write_statistics=False, write_page_checksum=True
+        ) as writer:
             for table in tables:
                 if table is None:
                     return None
@@ -244,13 +247,13 @@ class TrialFiles:
             (path,), filesystem = self._storage.for_arrow([name])
             try:
                 self._known.packs[name] = _contents(path, filesystem)
-            except (pa.ArrowException, OSError, KeyError):
+            except DAMAGED:
                 whole = self._storage.read(name)
                 if whole is None:
                     return None
                 try:
                     self._known.packs[name] = _contents(pa.BufferReader(whole))
-                except (pa.ArrowException, OSError, KeyError) as error:
+                except DAMAGED as error:
                     raise unreadable(self._storage, name, error) from None
         return self._known.packs[name]
 
@@ -270,7 +273,8 @@ def read_rows(
 ) -> pa.Table | None:
     """Rows of record files, each given by its file and its place in it, in that order.
 
-    None where a file is not there any more. Raises BadInput for one that cannot be read, or that a newer raysd wrote.
+    None where a file is not there any more. Raises BadInput for one that cannot be read, that a newer raysd wrote, or
+    that holds other trials than it should.
     """
     if not wanted:
         return SCHEMA.empty_table().select(list(columns))
@@ -290,44 +294,46 @@ def read_rows(
     try:
         dataset = pyarrow.dataset.FileSystemDataset(fragments, SCHEMA, _FORMAT, filesystem)
         found = dataset.to_table(columns=asked, fragment_readahead=AT_ONCE)
-        if found.num_rows == expected:
+        if found.num_rows == expected and all_as_written(fragments):
+            require_whole(found.drop_columns("__filename"))
             position = _positions(found, names, packs or {})
-    except (pa.ArrowException, OSError):
+    except DAMAGED:
         pass
     if position is None or not all(place in position for place in wanted):
         # one by one: to name the one, or one was replaced or went away while it was read
-        tables = {name: _file_rows(storage, name) for name in rows}
+        tables = {name: read_whole(storage, name, _keys(name, (packs or {}).get(name))) for name in rows}
         single = [table.slice(row, 1) for name, row in wanted if (table := tables[name]) is not None]
         return pa.concat_tables(single).select(list(columns)) if len(single) == len(wanted) else None
     for path, version in zip(found["__filename"].to_pylist(), found["schema_version"].to_pylist(), strict=True):
-        _check_version(storage, names[path], version)
+        check_version(storage, names[path], version)
     return _in_order(found.select(list(columns)), [position[place] for place in wanted])
 
 
 def _positions(found: pa.Table, names: Mapping[str, str], packs: Mapping[str, Pack]) -> dict[tuple[str, int], int]:
     """File and row in it -> row of `found`. Told by their keys, as Arrow promises no order of row groups."""
-    row_of = {name: {key: row for row, key in enumerate(packs[name].keys)} for name in names.values() if name in packs}
+    row_of = {name: {key: row for row, key in enumerate(_keys(name, packs.get(name)))} for name in names.values()}
     position = {}
     for i, (path, key) in enumerate(zip(found["__filename"].to_pylist(), found["key"].to_pylist(), strict=True)):
-        name = names[path]
-        position[name, row_of[name][key] if name in packs else 0] = i
+        position[names[path], row_of[names[path]][key]] = i
     return position
+
+
+def _keys(name: str, pack: Pack | None) -> tuple[str, ...]:
+    """The keys of the trials that a file should hold; that of a failure is followed by its time."""
+    stem = name.rpartition("/")[2].removesuffix(".parquet")
+    return pack.keys if pack else (stem.rpartition("-")[0] if name.startswith("failures/") else stem,)
 
 
 def is_pack(name: str) -> bool:
     return name.rpartition("/")[2].startswith("pack-")
 
 
-def unreadable(storage: Storage, name: str, error: Exception) -> BadInput:
-    return BadInput(
-        f"{storage}/{name}: cannot be read as results ({error}); delete it, and what is missing is run again"
-    )
-
-
 def _contents(source: str | pa.NativeFile, filesystem: fs.FileSystem | None = None) -> Pack:
-    with pq.ParquetFile(source, filesystem=filesystem, pre_buffer=True) as file:
+    with pq.ParquetFile(source, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True) as file:
         groups = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
         keys = file.read(columns=["key"])["key"].to_pylist()
+        if not keys or None in keys or len(set(keys)) < len(keys):
+            raise ValueError("it holds no trial, one twice, or one without a key")
         return Pack(tuple(keys), tuple(accumulate(groups, initial=0)))
 
 
@@ -348,30 +354,3 @@ def _in_order(table: pa.Table, rows: Sequence[int]) -> pa.Table:
         i = bisect_right(starts, row) - 1
         slices.append(batches[i].slice(row - starts[i], 1))
     return pa.Table.from_batches(slices, table.schema)
-
-
-def _file_rows(storage: Storage, name: str) -> pa.Table | None:
-    """All rows of a record file; None where it is not there."""
-    content = storage.read(name)
-    if content is None:
-        return None
-    try:
-        found = pq.ParquetFile(pa.BufferReader(content))
-        version = (found.schema_arrow.metadata or {}).get(b"raysd_schema_version", b"0")
-        _check_version(storage, name, int(version))  # a newer schema may not fit this one's types
-        table = pa.concat_tables([SCHEMA.empty_table(), found.read()], promote_options="default")
-        for version in table["schema_version"].to_pylist() or [None]:
-            _check_version(storage, name, version)
-        return table.select(SCHEMA.names)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise unreadable(storage, name, error) from None
-
-
-def _check_version(storage: Storage, name: str, version: int | None) -> None:
-    if version is None:
-        raise unreadable(storage, name, ValueError("it has no schema_version"))
-    if version > SCHEMA_VERSION:
-        raise BadInput(
-            f"{storage}/{name}: written by a newer raysd (schema {version}; this one reads up to {SCHEMA_VERSION}); "
-            "upgrade raysd, or choose another results folder"
-        )

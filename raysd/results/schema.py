@@ -30,11 +30,6 @@ DUCKDB_LINE = (
 """The same with DuckDB."""
 
 FAILURE_KINDS = ("code", "oom", "non_finite", "infrastructure")
-MAY_BE_NULL = frozenset(
-    ("profile", "failure_kind", "traceback", "clips_per_second", "scores.domain", "scores.label")
-    + ("history.contrastive", "history.classification")
-)
-"""The columns, and parts of entries, that a whole record may lack a value of."""
 
 
 def _column(name: str, kind: pa.DataType, description: str) -> pa.Field:
@@ -220,24 +215,6 @@ def table_of(record: Record) -> pa.Table:
             entries = pa.schema(list(SCHEMA.field(name).type.value_type))
             values[name] = pa.Table.from_pandas(values[name], schema=entries, preserve_index=False).to_pylist()
     return pa.Table.from_pylist([values], schema=SCHEMA)
-
-
-def require_whole(table: pa.Table) -> None:
-    """Raises ValueError where some columns of records lack what every record has.
-
-    Arrow reads a column that a file has not, or under another name, as one of nulls.
-    """
-    for name in table.column_names:
-        _require_values(name, table[name].chunks)
-        if pa.types.is_list(table.schema.field(name).type):
-            entries = [chunk.flatten() for chunk in table[name].chunks]
-            for i, part in enumerate(table.schema.field(name).type.value_type):
-                _require_values(f"{name}.{part.name}", [own.field(i) for own in entries])
-
-
-def _require_values(name: str, values: list[pa.Array]) -> None:
-    if name not in MAY_BE_NULL and any(own.null_count for own in values):
-        raise ValueError(f"a value of '{name}' is not there")
 
 
 def parquet(table: pa.Table) -> bytes:

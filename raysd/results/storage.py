@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from pyarrow import fs
 
 from raysd.errors import BadInput, nearest
+from raysd.results.patience import StorageError
 
 S3_OPTIONS = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
 """What may stand behind the question mark of s3://BUCKET/FOLDER?...; gs:// has pyarrow's own options."""
@@ -32,10 +33,6 @@ CONNECT_SECONDS, ANSWER_SECONDS, GS_SECONDS = 3, 10, 15
 _HIDDEN = (".tmp", ".probe")  # how files end that are being written, or try whether one can be
 AT_ONCE = 32
 """Files that are read at once: object storage answers late, but many together."""
-
-
-class StorageError(BadInput):
-    """The results root cannot be reached, read or written: trouble with the place, not with a trial."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class _Folder(Storage):
         return str(self._root)
 
     def exists(self, name: str) -> bool:
-        return os.path.exists(self._root / name)  # False, not an error, where it may not be looked at
+        return os.path.isfile(self._root / name)  # False, not an error, where it may not be looked at
 
     def read(self, name: str) -> bytes | None:
         path = self._root / name
@@ -142,7 +139,7 @@ class _Folder(Storage):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror}; make it readable") from None
+            raise StorageError.of(f"{path}: cannot be read: {error.strerror}; make it readable", error) from None
 
     def write_new(self, name: str, content: bytes) -> bool:
         path = self._root / name
@@ -175,8 +172,11 @@ class _Folder(Storage):
         path = self._root / f"{name}.lock"
         _make(path.parent)
         lock = FileLock(path, blocking=wait)
-        with suppress(Timeout):
-            lock.acquire()
+        try:
+            with suppress(Timeout):
+                lock.acquire()
+        except OSError as error:
+            raise _unkept(path.parent, error) from None
         try:
             yield lock.is_locked
         finally:
@@ -372,10 +372,12 @@ def _in_one_line(place: str) -> Iterator[None]:
         names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         if place.startswith("gs:"):
             names = "GOOGLE_APPLICATION_CREDENTIALS"
-        raise StorageError(
+        trouble = StorageError(
             f"{place}: object storage refused this, or did not answer: {shorten(redacted(str(error)), 300)}; check the "
             f"address, the network, and the credentials ({names}, or the machine's own)"
-        ) from None
+        )
+        trouble.passing = True
+        raise trouble from None
 
 
 def _make(folder: Path) -> None:
@@ -386,7 +388,7 @@ def _make(folder: Path) -> None:
 
 
 def _unkept(folder: Path, error: OSError) -> StorageError:
-    return StorageError(f"{folder}: results cannot be kept there: {error.strerror}; choose another folder")
+    return StorageError.of(f"{folder}: results cannot be kept there: {error.strerror}; choose another folder", error)
 
 
 def _sync(folder: Path) -> None:

@@ -13,17 +13,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysd.errors import BadInput
-from raysd.results.packs import Compacted, TrialFiles, again_and_again, read_rows, unreadable
+from raysd.results.packs import Compacted, TrialFiles, again_and_again, read_rows
+from raysd.results.patience import Patient
+from raysd.results.reading import DAMAGED, unreadable
 from raysd.results.schema import FAILURE_KINDS, SCHEMA, Record, parquet, table_of
 from raysd.results.storage import Storage, StorageError, absolute, is_uri, open_storage
 
+_OWNER = b"training_key"
+_EMBEDDED = {"z", *(part.name for part in SCHEMA.field("scores").type.value_type)} - {"score"}
 TRIAL_COLUMNS = ("key", "variant", "seed", "study")
 """What names a trial beside each of its scores."""
 
@@ -51,9 +55,10 @@ class Results:
     the place cannot be reached, read or written.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, patient: bool = False) -> None:
+        """`patient`: what fails because the place is out of reach is tried again for some minutes."""
         self.root = root if is_uri(root) else Path(root)
-        self._storage = open_storage(root)
+        self._storage = cast(Storage, Patient(open_storage(root))) if patient else open_storage(root)
         self._trials = TrialFiles(self._storage, str(absolute(root)))
 
     def __str__(self) -> str:
@@ -161,16 +166,23 @@ class Results:
 
     def write_embeddings(self, training_key: str, table: pa.Table) -> bool:
         """Keeps a training's embeddings: the clips' columns, `z` (fixed-size list of float32) and `class_score`."""
-        return self._storage.write_new(f"embeddings/{training_key}.parquet", parquet(table))
+        named = {**(table.schema.metadata or {}), _OWNER: training_key.encode()}
+        content = parquet(table.replace_schema_metadata(named))
+        return self._storage.write_new(f"embeddings/{training_key}.parquet", content)
 
     def read_embeddings(self, training_key: str) -> pa.Table | None:
+        """Those; None where there are none. Raises BadInput for a file that is damaged, or of another training."""
         name = f"embeddings/{training_key}.parquet"
         content = self._storage.read(name)
         if content is None:
             return None
         try:
-            return pq.ParquetFile(pa.BufferReader(content)).read()
-        except (pa.ArrowException, OSError) as error:
+            table = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
+            owner = (table.schema.metadata or {}).get(_OWNER, training_key.encode())  # older files do not say it
+            if not _EMBEDDED.issubset(table.column_names) or owner != training_key.encode():
+                raise ValueError("it does not hold the embeddings of this training")
+            return table
+        except DAMAGED as error:
             raise unreadable(self._storage, name, error) from None
 
     def checkpoint(self, training_key: str, model: str) -> StoredCheckpoint:

@@ -8,6 +8,7 @@ not there.
 import io
 import json
 from collections.abc import Mapping
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -45,4 +46,10 @@ def read_weights(results: Results, key: str) -> tuple[dict[str, Tensor], dict[st
     about, content = (storage.read(f"{_FOLDER}/{key}.{kind}") for kind in ("json", "pt"))
     if about is None or content is None:
         raise BadInput(f"{results}: no pre-trained weights {key}; make them with raysd pretrain")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), json.loads(about)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), json.loads(about)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise BadInput(
+            f"{results}/{_FOLDER}/{key}.pt: not loaded: it holds Python objects, which can run code, or is damaged; "
+            "delete it, and make the weights again with raysd pretrain"
+        ) from None

@@ -253,7 +253,8 @@ def test_embeddings(root: str | Path) -> None:
     results = Results(root)
     z_ND = np.arange(6, dtype=np.float32).reshape(2, 3)
     z = pa.FixedSizeListArray.from_arrays(pa.array(z_ND.ravel()), 3)
-    table = pa.table({"path": ["a", "b"], "z": z, "class_score": pa.array([0.5, None], pa.float32())})
+    clips = {name: ["a", "b"] for name in ("path", "machine", "section", "part", "split", "domain", "label")}
+    table = pa.table({**clips, "z": z, "class_score": pa.array([0.5, None], pa.float32())})
     table = table.replace_schema_metadata({"training": "kept"})
     assert results.read_embeddings("t0") is None
     assert results.write_embeddings("t0", table)
