@@ -29,8 +29,9 @@ docs: $(READY)  ## what is generated from the settings' classes and the schema o
 	$(BIN)/raysd schema recipe > studies/recipe.schema.json
 	$(BIN)/raysd schema pretraining > studies/pretraining.schema.json
 
-bench: $(READY)  ## each prints a ratio measured side by side
-	for bench in bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+bench: $(READY)  ## each prints a ratio measured side by side; the README's table is made of them
+	$(BIN)/python bench/run.py
+	$(BIN)/python bench/table.py README.md
 
 clean:
 	rm -rf $(VENV) quickstart .pytest_cache .ruff_cache .hypothesis

@@ -14,12 +14,14 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from corpus import report
 
 from raysd.detect.metrics import summarise
 from raysd.recipe import NUMERICS, recipe_key
@@ -85,6 +87,7 @@ def write_packs(folder: Path, trials: list[Trial]) -> int:
             "finished": [now] * len(some),
             "train_seconds": [50.0] * len(some),
             "total_seconds": [55.0] * len(some),
+            "history": [[]] * len(some),
             "provenance": [json.dumps(provenance | {"host": f"node-{start + i}"}) for i in range(len(some))],
             "metrics": lists(one_trial, len(some), value=values),
             "scores": lists(all_clips, len(some)),
@@ -96,7 +99,8 @@ def write_packs(folder: Path, trials: list[Trial]) -> int:
         ]  # fmt: skip
         path = folder / "trials" / f"pack-{start:020}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_statistics=False) as writer:
+        options: dict[str, Any] = {"compression": "zstd", "write_statistics": False, "write_page_checksum": True}
+        with pq.ParquetWriter(path, SCHEMA, **options) as writer:
             writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), row_group_size=GROUP_ROWS)
     return metrics.query("metric == 'auc'")[["machine", "section"]].query("section.str.isdecimal()").shape[0]
 
@@ -142,12 +146,14 @@ def main() -> None:
         load_study(folder / "study.yaml")
         loading = time.perf_counter() - began
         imports, _, _ = min(measured("raysd.session", *options) for _ in range(RUNS))
-    line: dict[str, object] = {"name": f"table of {len(trials):,} trials x {num_sections} sections"}
-    for form, (wall, cpu, _) in forms.items():
-        line |= {f"{form}_s": round(wall, 2), f"{form}_cpu_s": round(cpu, 2)}
-    line |= {"of_them_study_file_s": round(loading, 2), "of_them_imports_s": round(imports, 2)}
-    line |= {"gigabytes": round(max(memory for _, _, memory in forms.values()), 3), "goal": "<= 5 s, <= 1 GB"}
-    print(json.dumps(line))
+    name = f"table of {len(trials):,} trials x {num_sections} sections"
+    for form, (wall, _, _) in forms.items():
+        report(f"{name}, {form}", "s", [wall], None, "<= 5 s")
+    report(f"{name}, memory", "GB", [max(memory for _, _, memory in forms.values())], None, "<= 1 GB")
+    for form, (_, cpu, _) in forms.items():
+        report(f"processor time of it, {form}", "s", [cpu], None, "told only")
+    report("of it, the study file", "s", [loading], None, "told only")
+    report("of it, Python and its imports", "s", [imports], None, "told only")
 
 
 if __name__ == "__main__":

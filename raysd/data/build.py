@@ -2,7 +2,8 @@
 
 `samples.bin` grows by some megabytes at a time, and then `journal` by a line for each clip in them: what was decoded,
 or why the clip is bad, and the CRC-32 of its samples, all behind a CRC-32 of the line itself. Nothing waits for the
-disk in between. So what a killed process, a full disk or a power cut left is read again before it is continued: the
+disk in between, and the samples of a plain recording are not copied: they are read to where they are hashed and written
+from. So what a killed process, a full disk or a power cut left is read again before it is continued: the
 first line that is torn, or whose samples are torn, damaged or missing, ends what is kept. A killed build has lost what
 was in its memory, a fraction of a second of decoding. Bad clips are tried again, as a right to read or a network may
 have come back. The journal does not name the clips: the folder is named after the listing (see `store`), whose n-th
@@ -20,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from errno import EINVAL
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -31,13 +33,17 @@ from raysd.errors import BadInput
 
 SAMPLES, JOURNAL = "samples.bin", "journal"
 
-_TOGETHER = 8  # clips that a worker takes at a time
-_AHEAD = 4  # times as many, a worker, that are being decoded, or wait in memory to be written
-_AHEAD_BYTES = 1 << 28  # of samples in them, as far as is known: fewer clips ahead where they are long
-_STAGED_BYTES = 8 << 20  # samples that are written at once
-_STAGES = 4  # as many are filled, or wait for the disk, at a time: no disk is as fast at one moment as at the next
+_TOGETHER = 16  # clips that a worker takes at a time, and that are written at once
+_AHEAD = 3  # times as many, a worker, that are being decoded, or wait for those before them
+_WRITTEN = 3  # times as many that wait for the disk: none is as fast at one moment as at the next
+_AHEAD_BYTES = 1 << 28  # of samples being decoded, as far as is known: fewer clips ahead where they are long
 _WHOLE_BYTES = 64 << 20  # a file up to this size is read into memory once, and not a second time for its checksum
-_BLOCK_BYTES = 4096  # what is written past the page cache begins and ends at such a place
+_HEADER_BYTES = 44  # that a plain wav has before its samples
+_BLOCK_BYTES = 4096  # what is written past the page cache begins and ends at such a place, in memory and in the file
+_PAGE_BYTES = 2 << 20  # of a huge page: from those the disk takes large pieces, half as fast again as small ones
+
+_Memories = SimpleQueue[memoryview]
+"""Memory into which clips may be decoded."""
 
 
 class Decoding(NamedTuple):
@@ -83,12 +89,18 @@ def decode_into(
     expected_N = _require_room(folder, root, clips[there:], bytes_N[there:], decoding)
     if written and progress:
         progress(there, len(clips))
-    with _appending(folder) as append:
-        for entry, samples in _decode_all(root, clips[there:], expected_N, decoding, workers):
-            append(entry, samples)
-            written.append(entry)
-            if progress:
-                progress(len(written), len(clips))
+    memories = _Memories()
+    for _ in range(_AHEAD * workers + _WRITTEN):
+        memories.put(memoryview(b""))
+    with _appending(folder, memories) as (samples, append):
+        for some in _decode_all(root, clips[there:], expected_N, decoding, workers, memories, samples):
+            samples.take(some.memory, some.start, some.end)
+            for entry in some.entries:
+                append(entry, entry.length * np.dtype(decoding.dtype).itemsize)
+                written.append(entry)
+                if progress:
+                    progress(len(written), len(clips))
+            samples.flush()
     return written
 
 
@@ -101,9 +113,7 @@ def _resume(folder: Path, root: Path, clips: list[Clip], decoding: Decoding) -> 
         journal.seek(0)
         for clip, line in zip(clips, journal, strict=False):
             entry = _read_line(line)
-            if entry is None or (
-                entry.bad is not None and entry != _decode(f"{root}/{clip.path}", decoding, bytearray()).entry
-            ):
+            if entry is None or (entry.bad is not None and entry != _decode_one(f"{root}/{clip.path}", decoding)):
                 break
             piece = samples.read(entry.length * np.dtype(decoding.dtype).itemsize)
             if zlib_ng.crc32(piece) != entry.samples_crc32:
@@ -129,16 +139,17 @@ def _read_line(line: bytes) -> Written | None:
 
 def _require_room(folder: Path, root: Path, clips: list[Clip], bytes_N: np.ndarray, decoding: Decoding) -> list[int]:
     """The bytes that each clip is expected to take: what the first good clip of its folder takes for a byte of its
-    file, times the size of its own. Raises BadInput where the disk has less room than all will take."""
+    file behind the header, times the size of its own. Of plain recordings that is exact. Raises BadInput where the disk
+    has less room than all will take."""
     expected_N: list[int] = []
     share: dict[tuple[str, str], float] = {}
     for clip, num_bytes in zip(clips, bytes_N.tolist(), strict=True):
-        kind = (clip.path.rpartition("/")[0], clip.path.rpartition(".")[2])
+        kind, num_bytes = (clip.path.rpartition("/")[0], clip.path.rpartition(".")[2]), num_bytes - _HEADER_BYTES
         if kind not in share and num_bytes > 0:
-            decoded = _decode(f"{root}/{clip.path}", decoding, bytearray())
-            if decoded.entry.bad is None:
-                share[kind] = decoded.samples.nbytes / num_bytes
-        expected_N.append(int(share.get(kind, 0) * max(num_bytes, 0)))  # nothing is written of a bad clip
+            entry = _decode_one(f"{root}/{clip.path}", decoding)
+            if entry.bad is None:
+                share[kind] = entry.length * np.dtype(decoding.dtype).itemsize / num_bytes
+        expected_N.append(round(share.get(kind, 0) * max(num_bytes, 0)))  # nothing is written of a bad clip
     free, wanted = shutil.disk_usage(folder).free, sum(expected_N)
     if free < wanted:
         raise BadInput(
@@ -149,82 +160,117 @@ def _require_room(folder: Path, root: Path, clips: list[Clip], bytes_N: np.ndarr
 
 
 class _Decoded(NamedTuple):
-    entry: Written
-    samples: np.ndarray
-    """None of a bad clip. They may stand in the buffer, and are gone when that is used again."""
-    buffer: bytearray
+    entries: list[Written]
+    memory: memoryview
+    start: int
+    end: int
+    """Where in memory the samples of the clips stand, one after another."""
 
 
 def _decode_all(
-    root: Path, clips: list[Clip], expected_N: list[int], decoding: Decoding, workers: int
-) -> Iterator[tuple[Written, np.ndarray]]:
-    """What was decoded of each clip, in their order; the samples may be overwritten when the next is asked for.
+    root: Path,
+    clips: list[Clip],
+    expected_N: list[int],
+    decoding: Decoding,
+    workers: int,
+    memories: _Memories,
+    samples: "_Samples",
+) -> Iterator[_Decoded]:
+    """What was decoded, in the order of the clips, in some of the `memories`.
 
-    Threads do, for reading, hashing, decoding and resampling release Python's lock. Their buffers are used again and
-    again: to get fresh memory from the system for each clip costs as much as to read it.
+    Threads do, for reading, hashing, decoding and resampling release Python's lock. Their memory is used again and
+    again: to get fresh memory from the system for each clip costs as much as to read it. Clips are put where they can
+    be written from: as far behind the begin of a block as they will come to stand in the file.
     """
-    waiting: deque[tuple[int, Future[list[_Decoded]]]] = deque()
-    buffers = [[bytearray()] * _TOGETHER for _ in range(_AHEAD * workers)]
+    waiting: deque[tuple[int, Future[_Decoded]]] = deque()
     ahead_bytes = first = 0
     pool = ThreadPoolExecutor(workers)
     try:
         while first < len(clips) or waiting:
             last = min(first + _TOGETHER, len(clips))
-            expected = sum(expected_N[first:last])
-            if first < len(clips) and buffers and (not waiting or ahead_bytes + expected <= _AHEAD_BYTES):
+            expected, room = sum(expected_N[first:last]), len(waiting) < _AHEAD * workers
+            if first < len(clips) and room and (not waiting or ahead_bytes + expected <= _AHEAD_BYTES):
                 paths = [f"{root}/{clip.path}" for clip in clips[first:last]]
-                waiting.append((expected, pool.submit(_decode_some, paths, decoding, buffers.pop())))
+                start = _BLOCK_BYTES + (samples.end + ahead_bytes) % _BLOCK_BYTES
+                memory = memories.get()
+                waiting.append((expected, pool.submit(_decode_some, paths, decoding, memory, start, start + expected)))
                 ahead_bytes, first = ahead_bytes + expected, last
                 continue
             expected, future = waiting.popleft()
-            done = future.result()
-            yield from (clip[:2] for clip in done)
+            yield future.result()
             ahead_bytes -= expected
-            buffers.append([clip.buffer for clip in done])
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _decode_some(paths: list[str], decoding: Decoding, buffers: list[bytearray]) -> list[_Decoded]:
-    return [_decode(path, decoding, buffer) for path, buffer in zip(paths, buffers, strict=False)]
+def _decode_some(paths: list[str], decoding: Decoding, memory: memoryview, start: int, end: int) -> _Decoded:
+    """Decodes clips into memory from byte `start` on, up to about byte `end`."""
+    memory, at, entries = _grown(memory, 0, end), start, list[Written]()
+    for path in paths:
+        entry, memory = _decode(path, decoding, memory, at)
+        entries.append(entry)
+        at += entry.length * np.dtype(decoding.dtype).itemsize
+    return _Decoded(entries, memory, start, at)
 
 
-def _decode(path: str, decoding: Decoding, buffer: bytearray) -> _Decoded:
-    """What the journal is to say of a clip, and its samples; the file is read into `buffer`, or into a larger one."""
-    samples, source_rate_hz = None, decoding.sample_rate_hz
+def _decode_one(path: str, decoding: Decoding) -> Written:
+    return _decode(path, decoding, memoryview(bytearray(_HEADER_BYTES)), _HEADER_BYTES)[0]
+
+
+def _decode(path: str, decoding: Decoding, memory: memoryview, at: int) -> tuple[Written, memoryview]:
+    """What the journal is to say of a clip, and the memory in which its samples stand from byte `at` on: that given, or
+    a larger one with what stood before them."""
+    before = at - _HEADER_BYTES
+    kept = bytes(memory[before:at])  # the file is read so that the samples of a plain one stand at their place
+    samples, source_rate_hz, entry = None, decoding.sample_rate_hz, None
     try:
-        content, buffer = _read(path, buffer)
+        content, memory = _read(path, memory, before)
+        checksum = _sha256(path, content)
         if decoding.dtype == "int16":
             samples = plain_wav(content, decoding.sample_rate_hz, decoding.channel)
         if samples is None:
             wave, source_rate_hz = decode(Path(path), decoding.sample_rate_hz, decoding.channel)
             samples = _quantise(wave, decoding.dtype)
-        checksum = _sha256(path, content)
-        samples = np.ascontiguousarray(samples)
-        entry = Written(None, len(samples), source_rate_hz, checksum, zlib_ng.crc32(samples.data))
-        return _Decoded(entry, samples, buffer)
+        memory = _grown(memory, at, at + samples.nbytes)
+        place = np.frombuffer(memory, decoding.dtype, len(samples), at)
+        if samples.ctypes.data != place.ctypes.data or samples.strides != place.strides:
+            place[:] = samples
+        entry = Written(None, len(place), source_rate_hz, checksum, zlib_ng.crc32(place.data))
     except Unusable as error:
-        reason = str(error)
+        entry = Written(str(error))
     except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-    return _Decoded(Written(reason), np.empty(0, dtype=decoding.dtype), buffer)
+        entry = Written(f"cannot be read: {error.strerror or error}")
+    memory[before:at] = kept
+    return entry, memory
 
 
-def _read(path: str, buffer: bytearray) -> tuple[memoryview, bytearray]:
-    """The bytes of a file, and the buffer in which they stand; none of a file that is too large to be read at once."""
+def _read(path: str, memory: memoryview, at: int) -> tuple[memoryview, memoryview]:
+    """The bytes of a file, read to byte `at` of the memory, and that memory, or a larger one; no bytes of a file that
+    is too large to be read at once."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
         if size > _WHOLE_BYTES:
-            return memoryview(b""), buffer
-        if size > len(buffer):
-            buffer = bytearray(size)
-        content, done = memoryview(buffer)[:size], 0
+            return memoryview(b""), memory
+        memory = _grown(memory, at, at + size)
+        content, done = memory[at : at + size], 0
         while done < size and (read := os.readv(file, [content[done:]])):
             done += read
-        return content[:done], buffer
+        return content[:done], memory
     finally:
         os.close(file)
+
+
+def _grown(memory: memoryview, used: int, size: int) -> memoryview:
+    """The memory, or where it is smaller than `size` a larger one, with the same in its first `used` bytes."""
+    if size <= len(memory):
+        return memory
+    pages = mmap.mmap(-1, -(-size // _PAGE_BYTES) * _PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(AttributeError, OSError):  # not every system has huge pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    grown = memoryview(pages)
+    grown[:used] = memory[:used]
+    return grown
 
 
 def _sha256(path: str, content: memoryview) -> str:
@@ -245,25 +291,28 @@ def _quantise(wave: np.ndarray, dtype: Literal["int16", "float16"]) -> np.ndarra
 
 
 @contextmanager
-def _appending(folder: Path) -> Iterator[Callable[[Written, np.ndarray], None]]:
-    """What appends a clip to the samples and the journal of `folder`; all is written when the context ends, however."""
+def _appending(folder: Path, memories: _Memories) -> Iterator[tuple["_Samples", Callable[[Written, int], None]]]:
+    """The file of samples of `folder`, and what appends a clip of so many bytes, which stands in the memory that the
+    file took, to it and to the journal; all is written when the context ends, however."""
     lines: deque[tuple[int, bytes]] = deque()
-    samples = _Samples(folder / SAMPLES)
+    samples = _Samples(folder / SAMPLES, memories)
     with (folder / JOURNAL).open("ab", buffering=0) as journal:
 
-        def append(entry: Written, wave: np.ndarray) -> None:
-            lines.append((samples.end + wave.nbytes, _line(entry)))
-            if samples.append(wave.view(np.uint8)):
-                note()
+        def append(entry: Written, num_bytes: int) -> None:
+            samples.end += num_bytes
+            lines.append((samples.end, _line(entry)))
+            note()
 
         def note() -> None:
             """Only what the samples' file holds is noted."""
-            whole = b"".join(lines.popleft()[1] for _ in range(sum(end <= samples.written for end, _ in lines)))
+            whole = []
+            while lines and lines[0][0] <= samples.written:
+                whole.append(lines.popleft()[1])
             if whole:
-                journal.write(whole)
+                journal.write(b"".join(whole))
 
         try:
-            yield append
+            yield samples, append
         finally:
             try:
                 samples.close()
@@ -278,69 +327,66 @@ class _Samples:
     writes on; on the disks seen it was several times slower.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, memories: _Memories) -> None:
         self._file = self._direct = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         with suppress(OSError):  # not every file system can
             self._direct = os.open(path, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_DIRECT", 0))
-        # maps begin with a page, as such writes ask; one is filled while the others are written
-        self._staged, *others = (np.frombuffer(mmap.mmap(-1, _STAGED_BYTES), np.uint8) for _ in range(_STAGES))
-        self.written = os.fstat(self._file).st_size
-        """Where the file ends."""
-        self._used = self.written % _BLOCK_BYTES
-        self._at = self.written - self._used  # where in the file belongs what is staged
-        self._staged[: self._used] = np.frombuffer(os.pread(self._file, self._used, self._at), np.uint8)
+        self.written = self.end = os.fstat(self._file).st_size
+        """Where the file ends, and where it will end when all is written."""
+        used = self.end % _BLOCK_BYTES
+        self._at = self.end - used  # where in the file belongs what stands in memory from `_begin` on
+        self._tail = os.pread(self._file, used, self._at)  # of the last block, which is not whole
+        self._memory, self._begin = memoryview(b""), 0
+        self._memories = memories
         self._writer = ThreadPoolExecutor(1)
-        self._writing: deque[Future[np.ndarray]] = deque(map(_already, others))
+        self._writing: deque[Future[None]] = deque()
 
-    @property
-    def end(self) -> int:
-        """Where the file will end when all is written."""
-        return self._at + self._used
+    def take(self, memory: memoryview, start: int, end: int) -> None:
+        """The clips that are appended next stand in `memory`, from byte `start` to `end`; a block or more is before."""
+        moved = start - (start - len(self._tail)) % _BLOCK_BYTES
+        if moved != start:  # the sizes of the files did not say how long the clips before are
+            memory[moved : moved + end - start] = memory[start:end]
+        self._memory, self._begin = memory, moved - len(self._tail)
+        memory[self._begin : moved] = self._tail
 
-    def append(self, data: np.ndarray) -> bool:
-        """Whether something of what came before the bytes `data` was written meanwhile. Raises OSError where it could
-        not be."""
-        before = self._at
-        while len(data):
-            taken = min(len(data), _STAGED_BYTES - self._used)
-            self._staged[self._used : self._used + taken] = data[:taken]
-            self._used += taken
-            data = data[taken:]
-            if self._used == _STAGED_BYTES:
-                self._writing.append(
-                    self._writer.submit(self._write, self._staged, self._at, 0, self._used, self._direct)
-                )
-                self._staged = self._writing.popleft().result()
-                self._at, self._used = self._at + self._used, 0
-        return self._at != before
+    def flush(self) -> None:
+        """Writes the whole blocks of what was appended, some time. Raises OSError where earlier ones could not be."""
+        begin = self._begin
+        whole = (self.end - self._at) // _BLOCK_BYTES * _BLOCK_BYTES
+        self._tail = bytes(self._memory[begin + whole : begin + self.end - self._at])
+        writing = self._writer.submit(self._write_and_free, self._memory, begin, begin + whole, self._at)
+        self._writing.append(writing)
+        self._memory, self._begin = memoryview(self._tail), 0
+        self._at += whole
+        while self._writing and self._writing[0].done():
+            self._writing.popleft().result()
 
     def close(self) -> None:
         """Writes what is left."""
-        blocks = self._used // _BLOCK_BYTES * _BLOCK_BYTES
         try:
+            self.flush()
             for writing in self._writing:
                 writing.result()
-            self._write(self._staged, self._at, 0, blocks, self._direct)
-            self._write(self._staged, self._at, blocks, self._used, self._file)
+            self._write(memoryview(self._tail), self._at, self._file)
         finally:
             self._writer.shutdown()
             for file in {self._file, self._direct}:
                 os.close(file)
 
-    def _write(self, staged: np.ndarray, at: int, done: int, end: int, file: int) -> np.ndarray:
-        """Gives `staged` back, to be filled again."""
-        while done < end:
+    def _write_and_free(self, memory: memoryview, begin: int, end: int, at: int) -> None:
+        try:
+            self._write(memory[begin:end], at, self._direct)
+        finally:
+            self._memories.put(memory)
+
+    def _write(self, data: memoryview, at: int, file: int) -> None:
+        """Nothing where what comes before could not be written."""
+        done = 0
+        while done < len(data) and at <= self.written:
             try:
-                done += os.pwrite(file, staged[done:end].data, at + done)
+                done += os.pwrite(file, data[done:], at + done)
             except OSError as error:
                 if error.errno != EINVAL or file == self._file:
                     raise
                 file = self._file  # it lets files be opened so, but not written
             self.written = max(self.written, at + done)
-        return staged
-
-
-def _already(staged: np.ndarray) -> Future[np.ndarray]:
-    done: Future[np.ndarray] = Future()
-    done.set_result(staged)
-    return done

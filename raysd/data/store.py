@@ -206,7 +206,10 @@ def open_store(
                 if not folder.is_dir():
                     _build(root, data, clips, bytes_N, folder, skip_bad, progress, workers or os.cpu_count() or 1)
         except OSError as error:
-            raise BadInput(f"{cache}: the decoded clips cannot be written there: {error.strerror or error}") from None
+            raise BadInput(
+                f"{cache}: the decoded clips cannot be written there: {error.strerror or error}; make room, or choose "
+                "another --cache"
+            ) from None
     if note:
         note.write(listed)
     return _open(root, data, folder, skip_bad, len(listed.paths))

@@ -198,5 +198,11 @@ def _composites(rows: pd.DataFrame, rules: Year) -> Iterator[pd.DataFrame]:
 
 
 def _clips_behind(terms: pd.DataFrame) -> dict[str, int]:
-    sections = terms.groupby(["machine", "section"])
-    return {name: int(np.asarray(sections[name].max()).sum()) for name in ("num_normal", "num_anomaly")}
+    sections = list(zip(terms["machine"], terms["section"], strict=True))
+    counted = {}
+    for name in ("num_normal", "num_anomaly"):
+        most: dict[tuple[str, str], int] = {}
+        for section, count in zip(sections, terms[name].tolist(), strict=True):
+            most[section] = max(count, most.get(section, 0))
+        counted[name] = sum(most.values())
+    return counted

@@ -82,7 +82,8 @@ def effects(contrasts: Sequence[Contrast], values: Sequence[Mapping[int, float]]
     seeds = sorted({seed for own in values for seed in own})
     of_cells = np.array([[own.get(seed, np.nan) for own in values] for seed in seeds]).reshape(len(seeds), len(values))
     weights = np.stack([contrast.weights for contrast in contrasts], axis=1)  # (num_cells, num_effects)
-    lacking = np.isnan(of_cells).astype(float) @ (weights != 0) > 0
+    no_value = np.isnan(of_cells)
+    lacking = no_value.astype(float) @ (weights != 0) > 0 if no_value.any() else np.zeros((len(seeds), 1), dtype=bool)
     sums = np.einsum("sc,ce->se", np.nan_to_num(of_cells), weights)  # not by BLAS: see statistics.py
     differences = np.where(lacking, np.nan, sums)  # (num_seeds, num_effects)
     compared = compare_differences(differences)

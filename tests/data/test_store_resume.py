@@ -34,16 +34,16 @@ def progress(done, total):
     if done == int(sys.argv[3]):
         sys.stdin.readline()
         os.kill(os.getpid(), signal.SIGKILL)
-raysd.data.build._STAGED_BYTES = int(sys.argv[4])
+raysd.data.build._TOGETHER = int(sys.argv[4])
 open_store(Path(sys.argv[1]), Data(), Path(sys.argv[2]), progress=progress)
 """
 PAGE = 4096
 
 
-def child(root: Path, cache: Path, killed_after: int = 0, staged_bytes: int = PAGE) -> "subprocess.Popen[str]":
+def child(root: Path, cache: Path, killed_after: int = 0, together: int = 1) -> "subprocess.Popen[str]":
     """A process that builds the store; after so many clips it kills itself, as soon as its input has a line or ends."""
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(root), str(cache), str(killed_after), str(staged_bytes)],
+        [sys.executable, "-c", CHILD, str(root), str(cache), str(killed_after), str(together)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -114,10 +114,12 @@ def undisturbed(root: Path, cache: Path, skip_bad: bool = False) -> dict[str, by
 
 
 def on_disk(clips: int) -> set[int]:
-    """Of so many clips those that can be in the file, which grows by whole pages, of which some may be under way."""
-    ends = np.cumsum([2 * len(noise(number)) for number in range(clips)])
-    pages = ends[-1] // PAGE
-    return {int((ends <= written * PAGE).sum()) for written in range(pages - build._STAGES + 1, pages + 1)}
+    """Of so many clips, written one by one, those that can be in the file: it grows by whole pages, the last clip waits
+    in memory, and some before it may be under way."""
+    ends = np.cumsum([0, *(2 * len(noise(number)) for number in range(clips))])
+    memories = build._AHEAD * (os.cpu_count() or 1) + build._WRITTEN
+    pages = ends[max(clips - 1 - memories, 0) : clips] // PAGE
+    return {int((ends[1:] <= written * PAGE).sum()) for written in pages}
 
 
 def test_a_build_that_is_killed_again_and_again(root: Path, cache: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_build_that_is_killed_again_and_again(root: Path, cache: Path) -> None
 
 
 def test_a_killed_build_loses_only_what_is_in_memory(root: Path, cache: Path) -> None:
-    with child(root, cache, killed_after=8, staged_bytes=8 << 20) as process:
+    with child(root, cache, killed_after=8, together=CLIPS) as process:
         process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     assert continued(root, cache) == list(range(1, CLIPS + 1))
