@@ -56,8 +56,7 @@ def measure(profile: str | None, device: torch.device) -> None:
     with corpus() as (folder, root):
         store = open_store(root, recipe.data, folder / "cache")
         spectra = Spectra(store, recipe.features, device)
-        train_clips = store.clips["split"] == "train"
-        row_N = torch.tensor(store.clips.index[train_clips].to_numpy())
+        row_N = torch.tensor(store.clips.query("split == 'train'").index.to_numpy())
         class_N, own_NC = clip_classes(recipe, store.clips)
         some = slice(None, None, max(1, len(row_N) // CLIPS[profile]) if device.type == "cpu" else 1)
         data = TrainingSet(row_N[some], torch.from_numpy(class_N)[some], own_NC.shape[1]).to(device)

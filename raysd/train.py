@@ -6,13 +6,15 @@ of a worker's share, N training clips, F bands, T frames, D embedding.
 """
 
 import io
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Protocol, cast
+from pickle import UnpicklingError
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,7 @@ from raysd.prefetch import prefetched
 from raysd.recipe import Recipe, Training
 
 keep_from_compiling()
+log = logging.getLogger("raysd")
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -106,7 +109,7 @@ class Detector(nn.Module):
 
     def normalise(self, spec_BFT: Tensor) -> Tensor:
         """The log-mel in units of the training clips' standard deviation."""
-        return (spec_BFT - self.mean_F1) / self.std_F1
+        return (spec_BFT - self.mean_F1).div_(self.std_F1)
 
 
 def train(
@@ -370,7 +373,25 @@ def _restore(checkpoint: Checkpoint | None, state: nn.Module, optimiser: torch.o
     kept = from_first(checkpoint.read() if checkpoint is not None and rank() == 0 else None)
     if kept is None:
         return []
-    content = torch.load(io.BytesIO(kept), map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(io.BytesIO(kept), map_location="cpu", weights_only=True)
+        history = [Epoch(**epoch) for epoch in content["history"]]
+        fits = _outline(content["state"], content["optimiser"]) == _outline(state.state_dict(), optimiser.state_dict())
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError):
+        fits = False
+    if not fits:
+        if rank() == 0:
+            log.warning(
+                "begins at its first epoch: its checkpoint is damaged, of another version of raysd, or holds Python "
+                "objects, which are never loaded"
+            )
+        return []
     state.load_state_dict(content["state"])
     optimiser.load_state_dict(content["optimiser"])
-    return [Epoch(**epoch) for epoch in content["history"]]
+    return history
+
+
+def _outline(state: dict[str, Tensor], optimiser: dict[str, Any]) -> object:
+    """What has to be the same, before any of it is taken: a state that is taken in part is neither old nor new."""
+    groups = [len(group["params"]) for group in optimiser["param_groups"]]
+    return groups, {name: value.shape for name, value in state.items()}

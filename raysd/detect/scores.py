@@ -15,7 +15,7 @@ from pydantic import Field
 from raysd.errors import BadInput
 from raysd.settings import Settings
 
-_CHUNK_VALUES = 1 << 22  # distances held at once by the nearest-neighbour search: 32 MiB
+_CHUNK_VALUES = 1 << 21  # distances held at once by the nearest-neighbour search: 16 MiB
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,15 @@ class NearestNeighbours(_Reference):
         rows = max(1, _CHUNK_VALUES // len(reference_ND))
         for start in range(0, len(z_MD), rows):
             z_CD = z_MD[start : start + rows]
-            rank_CN = squared_N - 2 * z_CD @ reference_ND.T  # the squared distance, less a constant of the row
+            rank_CN = 2 * z_CD @ reference_ND.T
+            np.subtract(squared_N, rank_CN, out=rank_CN)  # the squared distance, less a constant of the row
             if leave_one_out:
                 index_C = np.arange(len(z_CD))
                 rank_CN[index_C, start + index_C] = np.inf
-            nearest_CK = np.argpartition(rank_CN, k - 1, axis=1)[:, :k]
+            if k == 1:  # many times faster than a partition
+                nearest_CK = rank_CN.argmin(axis=1, keepdims=True)
+            else:
+                nearest_CK = np.argpartition(rank_CN, k - 1, axis=1)[:, :k]
             distance_CK = np.empty(nearest_CK.shape)
             for column in range(k):  # from the differences: exact for near twins too
                 squared_C = ((z_CD - reference_ND[nearest_CK[:, column]]) ** 2).sum(axis=1)

@@ -116,8 +116,8 @@ class HighFrequency(Augmentation):
         match self.mode:
             case "noise":
                 # counted from the highest band, so that a band gets the same noise whatever the cutoff
-                noise_BUT = draws.normal("high_frequency.noise", math.prod(x_BUT.shape[1:])).view_as(x_BUT).flip(1)
-                changed_BUT = x_BUT + amount_BU1 * noise_BUT
+                noise_BUT = draws.normal("high_frequency.noise", math.prod(x_BUT.shape[1:])).view_as(x_BUT)
+                changed_BUT = noise_BUT.mul_(amount_BU1.flip(1)).flip(1).add_(x_BUT)
             case "gain":
                 sign_B11 = draws.uniform("high_frequency.sign")[:, :, None].lt(0.5) * 2 - 1
                 changed_BUT = x_BUT + amount_BU1 * sign_B11
@@ -126,8 +126,10 @@ class HighFrequency(Augmentation):
             case "mix":
                 z_BUT = batch.partner("high_frequency.partner")[:, first:]
                 changed_BUT = _log_mixup_exp(x_BUT, z_BUT, amount_BU1)
-        on_B11 = (draws.uniform("high_frequency.on") < self.probability)[:, :, None]
-        return torch.cat([spec_BFT[:, :first], torch.where(on_B11, changed_BUT, x_BUT)], dim=1)
+        if self.probability < 1:
+            on_B11 = (draws.uniform("high_frequency.on") < self.probability)[:, :, None]
+            changed_BUT = torch.where(on_B11, changed_BUT, x_BUT)
+        return torch.cat([spec_BFT[:, :first], changed_BUT], dim=1)
 
     def weight(self, band_hz_F: Tensor) -> Tensor:
         """(F,) in 0 .. 1: how much each band takes part."""
@@ -202,7 +204,7 @@ class SpecMask(Augmentation):
         bands, frames = spec_BFT.shape[1:]
         band_BF = _masked(batch.draws, "spec_mask.frequency", self.frequency_masks, self.max_bands, bands)
         frame_BT = _masked(batch.draws, "spec_mask.time", self.time_masks, self.max_frames, frames)
-        return spec_BFT.masked_fill(band_BF[:, :, None] | frame_BT[:, None, :], 0.0)
+        return (spec_BFT * (~band_BF[:, :, None]).float()).mul_((~frame_BT[:, None, :]).float())
 
     @classmethod
     def tiny(cls) -> typing.Self:
@@ -252,7 +254,8 @@ def apply(augment: Augment, spec_BFT: Tensor, batch: AugmentBatch) -> Tensor:
 
 
 def _log_mixup_exp(x: Tensor, z: Tensor, share: Tensor) -> Tensor:
-    return torch.log((1 - share) * x.exp() + share * z.exp() + EPS)
+    # in place: fresh memory costs a CPU more than the arithmetic
+    return x.exp().mul_(1 - share).add_(z.exp().mul_(share)).add_(EPS).log_()
 
 
 def _masked(draws: Draws, stream: str, masks: int, longest: int, length: int) -> Tensor:
@@ -276,13 +279,13 @@ def _crop_and_resize(length: int, canvas: int, scale: Range, size_B: Tensor, pla
     step_B1 = (crop_B1 - 1) / max(length - 1, 1)
     at_BH = torch.arange(length, device=size_B.device) * step_B1
     floor_BH = at_BH.floor()
+    tap_4 = torch.tensor([-1, 0, 1, 2], device=size_B.device)
+    distance_BH4 = ((at_BH - floor_BH)[:, :, None] - tap_4).abs()
+    near_BH4 = (1.25 * distance_BH4 - 2.25) * distance_BH4.square() + 1
+    far_BH4 = -0.75 * (((distance_BH4 - 5) * distance_BH4 + 8) * distance_BH4 - 4)
+    index_BH4 = (floor_BH.long()[:, :, None] + tap_4).clamp(min=0).minimum(crop_B1[:, :, None] - 1)
+    index_BH4 += (start_B1 - (canvas - length) // 2)[:, :, None]
+    inside_BH4 = (index_BH4 >= 0) & (index_BH4 < length)
+    weight_BH4 = torch.where(distance_BH4 <= 1, near_BH4, far_BH4) * inside_BH4
     matrix = torch.zeros(len(size_B), length, length, device=size_B.device)
-    for tap in (-1, 0, 1, 2):
-        distance_BH = (at_BH - floor_BH - tap).abs()
-        near_BH = (1.25 * distance_BH - 2.25) * distance_BH.square() + 1
-        far_BH = -0.75 * (((distance_BH - 5) * distance_BH + 8) * distance_BH - 4)
-        index_BH = (floor_BH.long() + tap).clamp(min=0).minimum(crop_B1 - 1) + start_B1 - (canvas - length) // 2
-        inside_BH = (index_BH >= 0) & (index_BH < length)
-        weight_BH = torch.where(distance_BH <= 1, near_BH, far_BH) * inside_BH
-        matrix.scatter_add_(2, index_BH.clamp(0, length - 1)[:, :, None], weight_BH[:, :, None])
-    return matrix
+    return matrix.scatter_add_(2, index_BH4.clamp_(0, length - 1), weight_BH4)

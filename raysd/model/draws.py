@@ -7,8 +7,11 @@ B items of a batch, N numbers for each. An item is a clip's row in the training 
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +24,25 @@ _STEP = _signed(0x9E3779B97F4A7C15)  # splitmix64 (Steele, Lea and Flood 2014): 
 _MIX_1 = _signed(0xBF58476D1CE4E5B9)
 _MIX_2 = _signed(0x94D049BB133111EB)
 
+_CHUNK_VALUES = 1 << 15  # of normal numbers: they stay in a core's cache until they are done
 
-def mix(x: Tensor) -> Tensor:
-    """splitmix64's finaliser on int64 tensors (wrap-around products; logical right shifts)."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+Integers = TypeVar("Integers", Tensor, np.ndarray)
+
+
+def mix(x: Integers) -> Integers:
+    """splitmix64's finaliser on int64 (wrap-around products; logical right shifts), in place."""
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        high = x >> shift
+        high &= (1 << (64 - shift)) - 1
+        x ^= high
+        if factor != 1:
+            x *= factor
+    return x
+
+
+def _share(bits: Tensor, shift: int) -> Tensor:
+    """24 of the bits as float32 in [0, 1)."""
+    return ((bits >> shift) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)
 
 
 def stream_number(*words: object) -> int:
@@ -47,22 +63,35 @@ class Draws:
 
     def bits(self, stream: str, n: int) -> Tensor:
         """(B, n) int64, 64 random bits each."""
+        return next(self._bits(stream, n, len(self.item_B)))
+
+    def _bits(self, stream: str, n: int, rows: int) -> Iterator[Tensor]:
+        """The same, `rows` items at a time."""
         start = _signed(stream_number("raysd", self.seed, self.epoch, self.view, stream))
-        key_B = mix(mix(self.item_B * _STEP + start) + start)
-        counter_N = torch.arange(1, n + 1, device=self.item_B.device, dtype=torch.int64) * _STEP
-        return mix(key_B[:, None] + counter_N)
+        counter_N: Any = torch.arange(1, n + 1, device=self.item_B.device)
+        item_B: Any = self.item_B
+        if item_B.device.type == "cpu":  # most draws are short, and numpy's calls cost a third of torch's
+            item_B, counter_N = item_B.numpy(), counter_N.numpy()
+        key_B1 = mix(mix(item_B * _STEP + start) + start)[:, None]
+        counter_N = counter_N * _STEP
+        for first in range(0, max(1, len(item_B)), max(1, rows)):
+            yield torch.as_tensor(mix(key_B1[first : first + rows] + counter_N))
 
     def uniform(self, stream: str, n: int = 1, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(B, n) float32, uniform in [low, high)."""
-        unit_BN = ((self.bits(stream, n) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
-        return low + (high - low) * unit_BN
+        return _share(self.bits(stream, n), 40).mul_(high - low).add_(low)
 
     def normal(self, stream: str, n: int = 1) -> Tensor:
         """(B, n) float32, standard normal (Box and Muller 1958)."""
-        bits_BN = self.bits(stream, n)
-        radius = (((bits_BN >> 40) & 0xFFFFFF).to(torch.float32) + 0.5) * 2.0**-24
-        angle = ((bits_BN >> 16) & 0xFFFFFF).to(torch.float32) * 2.0**-24
-        return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * torch.pi * angle)
+        normal_BN = torch.empty(len(self.item_B), n, device=self.item_B.device)
+        on_cpu = normal_BN.device.type == "cpu"
+        rows = max(1, _CHUNK_VALUES // max(n, 1) if on_cpu else len(normal_BN))
+        for first, bits_BN in enumerate(self._bits(stream, n, rows)):
+            radius = _share(bits_BN, 40).add_(2.0**-25)
+            angle = _share(bits_BN, 16)
+            radius.log_().mul_(-2.0).sqrt_()
+            torch.mul(radius, angle.mul_(2.0 * torch.pi).cos_(), out=normal_BN[first * rows : (first + 1) * rows])
+        return normal_BN
 
     def integers(self, stream: str, high: int | Tensor) -> Tensor:
         """(B,) int64, uniform in 0 .. high - 1; `high` may be one for each item, (B,)."""

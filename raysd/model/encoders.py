@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raysd.errors import BadInput
+from raysd.model import quick
 from raysd.model.draws import Draws
 from raysd.model.encoding import EncoderModule, EncoderSettings, Width
 from raysd.model.mobilenet_v3 import MobileNetV3
@@ -79,12 +80,10 @@ def pool_time(x: Tensor, how: TimePooling, gwrp_decay: float) -> Tensor:
     if how == "mean_max":
         return x.amax(dim=-1) + x.mean(dim=-1)
     if how == "mean_std":
-        variance = x.var(dim=-1, unbiased=False) if len(x) else x.mean(dim=-1)  # var warns of an empty batch
-        return torch.cat([x.mean(dim=-1), (variance + 1e-8).sqrt()], dim=1)  # the square root has no slope at zero
+        return torch.cat([x.mean(dim=-1), (quick.variance(x) + 1e-8).sqrt()], dim=1)  # a root has no slope at zero
     weight_T = gwrp_decay ** torch.arange(x.shape[-1], dtype=x.dtype, device=x.device)
     weight_T = weight_T[weight_T > 1e-9]  # what is below float32's last digit need not be sorted
-    loudest = x.topk(len(weight_T), dim=-1).values
-    return (loudest * (weight_T / weight_T.sum())).sum(dim=-1)
+    return (quick.largest(x, len(weight_T)) * (weight_T / weight_T.sum())).sum(dim=-1)
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -102,11 +101,11 @@ def _conv(
 ) -> Units:
     """Convolution, batch norm and, unless `activation` is None, an activation."""
     layers: list[nn.Module] = [
-        nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        quick.convolution(channels_in, channels, kernel, stride, groups),
         nn.BatchNorm2d(channels),
     ]
     if activation is not None:
-        layers.append(nn.PReLU(channels) if activation == "prelu" else nn.ReLU(inplace=True))
+        layers.append(quick.PReLU(channels) if activation == "prelu" else nn.ReLU(inplace=True))
     return Units(*layers)
 
 

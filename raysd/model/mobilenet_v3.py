@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from raysd.model.draws import Draws
 from raysd.model.encoding import EncoderModule, EncoderSettings, Width
 from raysd.model.norms import RowLayer, Units
+from raysd.model.quick import convolution
 
 
 class _Row(NamedTuple):
@@ -85,7 +86,7 @@ def _conv(
     channels_in: int, channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: type | None = None
 ) -> Units:
     layers: list[nn.Module] = [
-        nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        convolution(channels_in, channels, kernel, stride, groups),
         # torch's momentum, not the published 0.01, with which running statistics lag behind trainings of few steps
         nn.BatchNorm2d(channels, eps=1e-3),
     ]

@@ -61,6 +61,7 @@ class Spectra:
         self.band_hz_F = self.log_mel.band_hz_F.cpu()
         """(F,) centre frequencies; on the CPU, so that to ask for one never waits for an accelerator."""
         self._store = store
+        self._statistics: dict[tuple[bytes, bool], tuple[Tensor, Tensor]] = {}
         self._length_N: np.ndarray = store.clips["length"].to_numpy()
         shortest = int(self._length_N.argmin())
         if self._length_N[shortest] < self.log_mel.fewest_samples:
@@ -106,8 +107,18 @@ class Spectra:
         return spec_BFT
 
     def statistics(self, rows: Sequence[int], per_band: bool, most: int = 4096) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over frames, each (F, 1), of at most `most` of `rows`, evenly spread."""
+        """Mean and standard deviation over frames, each (F, 1), of at most `most` of `rows`, evenly spread.
+
+        Computed once for the same rows: the trials of a process have them in common.
+        """
         chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+        key = (np.array(chosen).tobytes(), per_band)
+        if key not in self._statistics:
+            self._statistics[key] = self._measured(chosen, per_band)
+        mean_F1, std_F1 = self._statistics[key]
+        return mean_F1.clone(), std_F1.clone()
+
+    def _measured(self, chosen: list[int], per_band: bool) -> tuple[Tensor, Tensor]:
         count, total_F, square_F = 0, 0.0, 0.0
         for row in chosen:
             whole = torch.zeros(1, dtype=torch.int64, device=self.device)
