@@ -45,10 +45,10 @@ def run_missing(session: Session, console: Console, command: tuple[str, ...]) ->
     wanted = len(missing) + (session.search().left if session.is_search else 0)
     if not wanted:
         return None
+    session.results.writable()
     from raysd.scale.budget import budget_of
     from raysd.scale.tune import run_trials  # ray takes seconds to import
 
-    session.results.writable()
     with bar(console, "fetching weights") as fetched:
         session.bring_weights(lambda line: console.print(line, highlight=False, soft_wrap=True), fetched)
     note_launch(session)

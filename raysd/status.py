@@ -94,7 +94,7 @@ class StudyStatus:
         lines = [f"{on}; profile: {self.profile or 'none'}; results: {self.results}", self.summary()]
         written = [when for row in self.rows for when in row.begun.values()]
         if written:
-            ago = (datetime.now(UTC) - max(written)).total_seconds()
+            ago = max(0.0, (datetime.now(UTC) - max(written)).total_seconds())  # clocks of machines differ
             lines.append(f"begun: under way, or broken off and to be continued; last checkpoint {duration(ago)} ago")
         if self.failures:
             lines.append(f"failed (raysd run tries again; whole tracebacks are in {self.results}/failures):")

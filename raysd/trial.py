@@ -5,6 +5,7 @@ N training clips, M test clips, D embedding.
 
 import json
 import math
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
@@ -107,7 +108,7 @@ def run_trial(
     A trial that is in the results already is read, not run. A failed one is written as failed, then raised. `train`
     makes the embeddings; without it they are made in this process.
     """
-    results = Results(place.results_root)
+    results = Results(place.results_root, patient=True)
     run = Run(trial, place, datetime.now(UTC))
     torch.set_num_threads(place.threads)
     try:
@@ -137,7 +138,7 @@ def train_and_embed(trial: Trial, place: Place, on_epoch: Callable[[Epoch], None
     Where several workers train together, all call this, and each gets the whole table.
     """
     recipe, history, tables = used_recipe(trial.recipe, place.scale), list[Epoch](), []
-    results = Results(place.results_root)
+    results = Results(place.results_root, patient=True)
     weights = initial.read(recipe.pretrained, place.cache, place.results_root)
     store = warm_store(place.data_root, recipe.data, place.cache, place.skip_bad)  # pyright: ignore[reportArgumentType]
     if store.fingerprint != trial.fingerprint:
@@ -269,6 +270,8 @@ class Run:
     trial: Trial
     place: Place
     started: datetime
+    began: float = field(default_factory=time.monotonic)
+    """The same moment by a clock that nobody sets."""
 
     def done(self, training: dict[str, Any], clips: pd.DataFrame, metrics: pd.DataFrame) -> Record:
         """The record of a finished trial, `training` being what the embeddings say of how they came about."""
@@ -298,7 +301,7 @@ class Run:
         train_seconds: float = 0.0,
         **rest: Any,
     ) -> Record:
-        trial, place, finished = self.trial, self.place, datetime.now(UTC)
+        trial, place, finished, seconds = self.trial, self.place, datetime.now(UTC), time.monotonic() - self.began
         origin = provenance(skipped or (), place.command, train_sets(trial.recipe.data.additional))
         origin |= trained_on or {"device": place.device, "scale": place.scale.recorded()}
         origin |= {"pretrained": pretrained} if pretrained else {}
@@ -317,7 +320,7 @@ class Run:
             started=self.started,
             finished=finished,
             train_seconds=train_seconds,
-            total_seconds=(finished - self.started).total_seconds(),
+            total_seconds=seconds,
             provenance=json.dumps(origin),
             **rest,
         )

@@ -17,10 +17,15 @@ from raysd.study.searched import search_tables
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / "results" / "real"
 CORPORA = {"ToyCar": 2020, "valve": 2022}
+ON_BOTH = [(study, machine) for study in ("augmentation", "cutoff", "scoring") for machine in CORPORA]
+ON_ITS_OWN = [
+    *("promoted/ToyCar_fusion", "promoted/valve_fusion", "promoted/valve_ingredients"),
+    *("selected/valve", "selected/valve_ingredients"),
+]
+"""Study files that stand beside their tables."""
 
 
-@pytest.mark.parametrize("study", ["augmentation", "cutoff"])
-@pytest.mark.parametrize("machine", CORPORA)
+@pytest.mark.parametrize(("study", "machine"), ON_BOTH + [("loss", "valve"), ("encoder", "valve")])
 def test_tables_are_made_from_the_trials(study: str, machine: str) -> None:
     loaded = load_study(study, {"data.year": CORPORA[machine]}, profile="cpu")
     (table,) = study_tables(loaded, Results(REAL))
@@ -78,17 +83,39 @@ def test_so_are_those_of_pretraining(machine: str, seeds: tuple[int, ...] | None
     assert (REAL / f"pretraining_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
 
 
-@pytest.mark.parametrize("machine", CORPORA)
-def test_so_are_those_of_the_searches_and_of_their_winners(machine: str) -> None:
-    loaded = load_study("search", {"data.year": CORPORA[machine]}, profile="cpu")
-    (table,) = search_tables(loaded, Results(REAL))
-    assert len(table.rows) == 40 + len(loaded.study.references)
-    assert (REAL / f"search_{machine}.md").read_text(encoding="utf-8") == table.to_markdown()
-    assert (REAL / f"search_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
+@pytest.mark.parametrize("name", ON_ITS_OWN)
+def test_so_are_those_of_what_was_chosen(name: str) -> None:
+    (table,) = study_tables(load_study(REAL / f"{name}.yaml"), Results(REAL))
+    assert all(row.found == row.wanted for row in table.rows)
+    assert (REAL / f"{name}.md").read_text(encoding="utf-8") == table.to_markdown()
+    assert (REAL / f"{name}.csv").read_text(encoding="utf-8") == table.to_csv()
 
+
+def test_what_was_chosen_was_run_with_fresh_seeds() -> None:
+    """Neither the searches nor what chose among their suggestions had used them."""
+    seeds = {name: set(load_study(REAL / f"{name}.yaml").study.seeds) for name in ON_ITS_OWN}
+    searched = set(load_study("search_fusion").study.seeds)
+    assert not seeds["promoted/ToyCar_fusion"] & searched
+    assert not seeds["promoted/valve_fusion"] & (searched | seeds["selected/valve"])
+    assert not seeds["promoted/valve_ingredients"] & seeds["selected/valve_ingredients"]
+
+
+@pytest.mark.parametrize("machine", CORPORA)
+@pytest.mark.parametrize("search", ["search", "search_fusion"])
+def test_so_are_those_of_the_searches(search: str, machine: str) -> None:
+    loaded = load_study(search, {"data.year": CORPORA[machine]}, profile="cpu")
+    (table,) = search_tables(loaded, Results(REAL))
+    suggestions = loaded.study.search.suggestions if loaded.study.search else 0
+    assert len(table.rows) == suggestions + len(loaded.study.references)
+    assert (REAL / f"{search}_{machine}.md").read_text(encoding="utf-8") == table.to_markdown()
+    assert (REAL / f"{search}_{machine}.csv").read_text(encoding="utf-8") == table.to_csv()
+
+
+@pytest.mark.parametrize("machine", CORPORA)
+def test_so_are_those_of_the_winner_without_fusion(machine: str) -> None:
     promoted = load_study(REAL / "promoted" / f"{machine}.yaml")
     assert promoted.variants[1].name == "promoted"
-    assert not set(promoted.study.seeds) & {table.seed}  # fresh ones
+    assert not set(promoted.study.seeds) & set(load_study("search").study.seeds)  # fresh ones
     (fresh,) = study_tables(promoted, Results(REAL))
     assert all(row.found == row.wanted for row in fresh.rows)
     assert (REAL / "promoted" / f"{machine}.md").read_text(encoding="utf-8") == fresh.to_markdown()

@@ -1,6 +1,7 @@
 """Running trials with Ray: the only package that imports it. What is read when Ray is imported is set here."""
 
 import os
+from pathlib import Path
 
 # no usage reports; Tune's own progress boxes and log files are not wanted
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -18,3 +19,7 @@ if not os.environ.get("RAY_ADDRESS"):
     # a Ray of our own listens on 127.0.0.1 only. Ray has this for macOS and Windows under a name of that time; asked
     # for by `_node_ip_address`, it would put the machine's outer address in its place
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+try:
+    Path.home()
+except RuntimeError:  # Ray asks for one when it is imported, though nothing is kept there
+    os.environ["HOME"] = os.devnull

@@ -189,7 +189,7 @@ def _token() -> tuple[str, str]:
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token, "RAY_AUTH_TOKEN"
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    path = Path(named or os.path.expanduser("~/.ray/auth_token"))
     try:
         return path.read_text(encoding="utf-8").strip(), str(path)
     except FileNotFoundError:

@@ -39,6 +39,7 @@ from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysd.parallel import Scale, lost_worker, rank
+from raysd.results.patience import log
 from raysd.results.store import Results
 from raysd.study.design import Trial
 from raysd.train import Epoch, GivenUp, NonFiniteLoss
@@ -100,7 +101,7 @@ class _TrialJob:
         torch.set_num_threads(self.place.threads)
         embeddings = train_and_embed(self.trial, replace(self.place, device=device), on_epoch)
         if rank() == 0:
-            Results(self.place.results_root).write_embeddings(self.trial.training_key, embeddings)
+            Results(self.place.results_root, patient=True).write_embeddings(self.trial.training_key, embeddings)
 
 
 class _Group:
@@ -149,6 +150,8 @@ class _Group:
                 match event:
                     case ("epoch", epoch):
                         on_epoch(epoch)
+                    case ("note", message):
+                        log.warning(message)
                     case ("placed", group):
                         self._placed = group
                         on_placed(group)
@@ -243,6 +246,17 @@ def _serve(config: dict[str, Any]) -> None:
         _do(post, number, job, scale)
 
 
+class _Notes(logging.Handler):
+    """What a worker got over by itself is the driver's to tell."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell("note", record.getMessage())
+
+
 def _do(post: Any, number: int, job: Job, scale: Scale) -> None:
     def tell(*event: Any) -> None:
         ray.get(post.tell.remote(number, *event))
@@ -251,6 +265,7 @@ def _do(post: Any, number: int, job: Job, scale: Scale) -> None:
         if rank() == 0:
             tell("epoch", epoch)
 
+    log.handlers = [_Notes(tell)]
     if rank() == 0:
         group = get_current_placement_group()
         tell("placed", group.id.hex() if group else None)

@@ -5,9 +5,10 @@ a search suggests, and every result lies in the results root before Tune hears o
 continued by running it again, from each unfinished trial's last epoch, whatever became of Ray.
 """
 
+import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from ray.tune.search import Searcher
 from raysd.errors import BadInput
 from raysd.parallel import Scale
 from raysd.recipe import Recipe
+from raysd.results.patience import StorageError, log
 from raysd.results.store import Results
 from raysd.scale.budget import Budget
 from raysd.scale.connect import connected
@@ -67,6 +69,8 @@ class Outcome:
     """The user stopped it; the same command goes on."""
     left: int = 0
     """Trials that were not started for want of budget; the same command goes on."""
+    lost: StorageError | None = None
+    """Nothing can be written to the results any more, and the study was stopped."""
 
 
 def run_trials(
@@ -77,7 +81,10 @@ def run_trials(
     search: StudySearch | None = None,
     budget: Budget | None = None,
 ) -> Outcome:
-    """Runs `trials`, then what `search` suggests, in order as far as there is room; reports what became of them."""
+    """Runs `trials`, then what `search` suggests, in order as far as there is room; reports what became of them.
+
+    Raises StorageError where it had to be stopped because nothing can be written to the results any more.
+    """
     place = replace(place, device="cuda" if scale.gpus_per_worker else "cpu", scale=scale)
     queue, outcome = Queue(trials, scale.retries, search and search.next, budget), Outcome()
     wanted = len(trials) + (search.left if search else 0)
@@ -94,7 +101,7 @@ def run_trials(
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(_run_in_actor, place=place), resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=_Search(queue, scale),
+                    search_alg=_Search(queue, outcome, scale),
                     scheduler=_WarmFirst(),
                     num_samples=-1,
                     reuse_actors=True,
@@ -104,7 +111,7 @@ def run_trials(
                     name="study",
                     storage_path=str(here.folder / "tune"),
                     verbose=0,
-                    stop=_StopAfterFailedCanary(queue),
+                    stop=_StopEarly(queue, outcome),
                     callbacks=[_Reports(queue, outcome, place, watch, search), *loggers],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
@@ -112,6 +119,8 @@ def run_trials(
             tuner.fit()
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C or SIGTERM while Ray starts or ends; Tune takes it in between
         outcome.interrupted = True
+    if outcome.lost:
+        raise outcome.lost
     outcome.canary_failed = queue.canary_failed
     settled = outcome.done + len(outcome.failed) + outcome.given_up
     outcome.left = wanted - settled if queue.out_of_budget else 0
@@ -138,6 +147,7 @@ _PLAIN = ("variant", "role", "seed", "fingerprint")
 def _run_in_actor(config: dict[str, Any], place: Place) -> None:
     """One trial in an actor. A failure is reported, not raised: only a process that died is worth starting again."""
     global _workers
+    log.handlers = [_Notes()]
     if place.scale.workers > 1 and _workers is None:
         _workers = Workers(place.scale, _report_group)
     try:
@@ -163,20 +173,32 @@ def _report_group(group: str) -> None:
     tune.report({"state": "placed", "group": group})
 
 
+class _Notes(logging.Handler):
+    """What a trial got over by itself is told where the user sees it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tune.report({"state": "note", "message": record.getMessage()})
+
+
 class _Search(Searcher):
     """Gives Tune one attempt at a trial after another, never more than there is room for.
 
     One that is tried again is a new trial to Tune. Raises BadInput where there will never be room for one.
     """
 
-    def __init__(self, queue: Queue, scale: Scale) -> None:
+    def __init__(self, queue: Queue, outcome: Outcome, scale: Scale) -> None:
         super().__init__(metric="state", mode="max")  # Tune wants to be told one; nothing here compares it
-        self._queue, self._scale = queue, scale
+        self._queue, self._outcome, self._scale = queue, outcome, scale
         self._queue.room, self._looked = groups_at_once(scale, nodes()), time.monotonic()
         self._given: set[str] = set()
         """Those that have an actor, or wait for one."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        with _noticed(self._outcome):
+            return self._suggest(trial_id)
+        return Searcher.FINISHED
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._queue.settled:
             return Searcher.FINISHED
         if time.monotonic() > self._looked + LOOK_SECONDS:
@@ -211,17 +233,27 @@ class _WarmFirst(FIFOScheduler):
         return None
 
 
-class _StopAfterFailedCanary(tune.Stopper):
-    """A mistake in the first trial is most likely one in all: those under way are stopped, and can be continued."""
+@contextmanager
+def _noticed(outcome: Outcome) -> Iterator[None]:
+    """The driver cannot write to the results, though what passes was waited for: whatever else is run would be lost."""
+    try:
+        yield
+    except StorageError as error:
+        outcome.lost = error
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+
+class _StopEarly(tune.Stopper):
+    """A mistake in the first trial is most likely one in all, and without results nothing is kept: those under way are
+    stopped, and can be continued."""
+
+    def __init__(self, queue: Queue, outcome: Outcome) -> None:
+        self._queue, self._outcome = queue, outcome
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._queue.canary_failed
+        return self._queue.canary_failed or self._outcome.lost is not None
 
 
 class _Reports(tune.Callback):
@@ -245,8 +277,13 @@ class _Reports(tune.Callback):
         self._watch.started(self._known(trial))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        known = self._known(trial)
+        with _noticed(self._outcome):
+            self._heard(trial, self._known(trial), result)
+
+    def _heard(self, trial: Any, known: Trial, result: dict[str, Any]) -> None:
         match result.get("state"):
+            case "note":
+                self._watch.note(f"{known.variant} seed {known.seed}  {result['message']}")
             case "done":
                 if self._queue.done(trial.trial_id):
                     self._outcome.done += 1
@@ -270,10 +307,11 @@ class _Reports(tune.Callback):
         """Its process died; of want of memory where Ray says that it ended it for that."""
         release(self._groups.pop(trial.trial_id, None))
         said = Path(trial.error_file).read_text(encoding="utf-8")  # of an error of this kind Tune keeps no more
-        if RAY_OUT_OF_MEMORY in said:
-            self._failed(trial, "oom", "Ray ended its process for want of memory, also when it ran alone", said)
-        else:
-            self._failed(trial, "infrastructure", f"its process died {self._place.scale.retries + 1} times", said)
+        with _noticed(self._outcome):
+            if RAY_OUT_OF_MEMORY in said:
+                self._failed(trial, "oom", "Ray ended its process for want of memory, also when it ran alone", said)
+            else:
+                self._failed(trial, "infrastructure", f"its process died {self._place.scale.retries + 1} times", said)
 
     def _known(self, trial: Any) -> Trial:
         if trial.trial_id not in self._trials:
@@ -286,10 +324,10 @@ class _Reports(tune.Callback):
             return
         known = self._known(trial)
         self._outcome.failed.append(known.key)
+        unwritten = said is not None or kind == "infrastructure"
+        self._watch.failed(known, kind, message + "; its last checkpoint is kept" * unwritten)
         if self._search:
             self._search.failed(known.key, kind)
-        if said is not None or kind == "infrastructure":
+        if unwritten:
             run = Run(known, self._place, datetime.now(UTC))
             Results(self._place.results_root).write_failure(run.failed(kind, said or message))
-            message += "; its last checkpoint is kept"
-        self._watch.failed(known, kind, message)

@@ -37,7 +37,7 @@ design: list
 variants: { no mixup: { augment.log_mixup_exp: null } }
 references: []
 seeds: SEEDS
-""".replace("SEEDS", str(list(range(100))))
+""".replace("SEEDS", str(list(range(150))))
 MEBI = 2**20
 
 
@@ -111,7 +111,7 @@ def bytes_below(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def test_nothing_piles_up_over_two_hundred_trials(
+def test_nothing_piles_up_over_three_hundred_trials(
     workplace: Callable[[str], Workplace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -120,13 +120,13 @@ def test_nothing_piles_up_over_two_hundred_trials(
     session = Session(study, Results(place.folder / "results"), place.corpus, place.folder / "cache")
     session.decode()
     trials = session.missing()
-    assert len(trials) == 200
+    assert len(trials) == 300
     # the first are for what is held once: libraries that are loaded late, the log-mels, caches of the allocator
-    after = [40, 80, 120, 160, 195]
+    after = [40, 100, 160, 230, 295]
     watch = Sampler(len(trials), after)
     with watch:
         outcome = run_trials(trials, session.place(), study.study.scale, watch)
-    assert outcome.done == 200
+    assert outcome.done == 300
 
     for number, held in zip(after, watch.seen, strict=True):
         print(number, held)
@@ -140,7 +140,7 @@ def test_nothing_piles_up_over_two_hundred_trials(
     assert last.driver_bytes - first.driver_bytes < trials_between * 0.15 * MEBI
     assert last.largest_actor_bytes - first.largest_actor_bytes < trials_between * 0.4 * MEBI
     assert last.scratch_bytes - first.scratch_bytes < trials_between * 0.1 * MEBI
-    assert bytes_below(place.folder / "results") < 200 * 0.1 * MEBI  # its records and embeddings, all of it wanted
+    assert bytes_below(place.folder / "results") < 300 * 0.1 * MEBI  # its records and embeddings, all of it wanted
     assert not list((place.folder / "results" / "work").iterdir())
     assert not watch.folder.exists()
 
