@@ -25,7 +25,7 @@ ON_ITS_OWN = [
 """Study files that stand beside their tables."""
 
 
-@pytest.mark.parametrize(("study", "machine"), ON_BOTH + [("loss", "valve"), ("encoder", "valve")])
+@pytest.mark.parametrize(("study", "machine"), [*ON_BOTH, ("loss", "valve"), ("encoder", "valve")])
 def test_tables_are_made_from_the_trials(study: str, machine: str) -> None:
     loaded = load_study(study, {"data.year": CORPORA[machine]}, profile="cpu")
     (table,) = study_tables(loaded, Results(REAL))
