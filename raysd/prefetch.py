@@ -31,7 +31,11 @@ def prefetched(
     if stream is not None:
         stream.wait_stream(torch.cuda.current_stream(device))  # whatever `items` reads may still be on its way
 
+    threads = max(1, torch.get_num_threads() // 2)
+
     def work() -> None:
+        if device.type == "cpu":
+            torch.set_num_threads(threads)  # of this thread: two full pools on the same cores wait for each other
         try:
             with _on(stream):
                 for item in items:
