@@ -15,7 +15,7 @@ def markdown(text: str) -> str:
     """A table for each day and kind of machine of a file of benchmarks, under a line that says which."""
     made = []
     for about, lines in sections(text):
-        rows = "".join(_row(line) for line in lines if "met" in line)  # the others tell more of what stands before them
+        rows = "".join(_row(line) for line in lines if line.get("met") is not None)  # the others only tell
         made.append(f"{about['date']}, {_machine(about['machine'])}:\n\n{HEADER}{rows}")
     return "\n".join(made)
 
@@ -34,7 +34,7 @@ def _row(line: dict[str, Any]) -> str:
         "" if line["reference"] is None else f"{_number(line['reference'])} {unit}",
         "" if line["ratio"] is None else _number(line["ratio"]),
         line["goal"],
-        {True: "yes", False: "**no**", None: ""}[line["met"]],
+        "yes" if line["met"] else "**no**",
     ]
     return f"| {' | '.join(cells)} |\n"
 

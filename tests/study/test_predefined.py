@@ -45,7 +45,9 @@ def test_each_asks_for_itself() -> None:
 @pytest.mark.parametrize("name", ["augmentation", "cutoff"])
 def test_committed_evidence_is_still_asked_for(name: str) -> None:
     rows = [row for row in Results(REAL).rows(["recipe_key", "study", "recipe"]) if row["study"] == name]
-    held_out = {row["recipe_key"] for row in rows if json.loads(row["recipe"])["train"].get("held_out", 0) > 0}  # by --set
+    held_out = {
+        row["recipe_key"] for row in rows if json.loads(row["recipe"])["train"].get("held_out", 0) > 0
+    }  # by --set
     recorded = {row["recipe_key"] for row in rows} - held_out
     asked = [load_study(name, {"data.year": year}, profile="cpu") for year in (2020, 2022)]
     assert recorded
