@@ -27,10 +27,10 @@ from raysd.model.encoding import build_encoder
 from raysd.model.features import EfficientATMel
 from raysd.model.losses import build_objective
 from raysd.model.norms import keep_from_compiling, set_micro_batch, synchronise
-from raysd.model.perturb import KINDS, perturb
+from raysd.model.perturb import alike, perturb
 from raysd.model.pretrained import LoadReport, Weights, depth_groups, load, set_trained
 from raysd.model.segments import num_frames, score_starts, train_starts
-from raysd.model.spectra import Spectra
+from raysd.model.spectra import FRAMES_AT_ONCE, Spectra
 from raysd.parallel import Scale, average_gradients, from_first, gather, rank, share
 from raysd.prefetch import prefetched
 from raysd.recipe import Recipe, Training
@@ -280,20 +280,18 @@ def embed(
     frames_M = spectra.frames_N[row_M.to(device)].cpu()
     perturbation_M = torch.full_like(row_M, -1) if perturbation_M is None else perturbation_M
     z_MD, log_probability_M, order = [], [], []
-    alike = torch.stack([frames_M, perturbation_M], 1)
-    for length, perturbation in alike.unique(dim=0).tolist():  # clips of one length fit one tensor
+    for length, kind, places in alike(frames_M, perturbation_M):
         frames = length
         if segments.score_seconds is not None:
             frames = num_frames(segments.score_seconds, spectra.log_mel.rate_hz, spectra.log_mel.hop_samples)
         start_K = score_starts(segments, length, frames).to(device)
         num_starts = len(start_K)
-        at_once = max(1, 8192 // (frames * num_starts))  # about the memory of a training batch
-        chosen_M = (alike == torch.tensor([length, perturbation])).all(1)
-        for chosen_B in chosen_M.nonzero()[:, 0].split(at_once):
+        at_once = max(1, FRAMES_AT_ONCE // (frames * num_starts))
+        for chosen_B in places.split(at_once):
             row_B = row_M[chosen_B].to(device).repeat_interleave(num_starts)
             spec_BFT = spectra.cut(row_B, start_K.repeat(len(chosen_B)), frames)
-            if perturbation >= 0:
-                spec_BFT = perturb(list(KINDS)[perturbation], spec_BFT, spectra.band_hz_F, row_B)
+            if kind:
+                spec_BFT = perturb(kind, spec_BFT, spectra.band_hz_F, row_B)
             spec_BFT = detector.normalise(spec_BFT)
             with autocast(recipe.train, device):
                 z_BD = detector.encoder(spec_BFT).float()

@@ -9,7 +9,7 @@ B clips (or segments of them), F bands, T frames; log-mel in natural logarithm o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -79,6 +79,17 @@ KINDS: dict[str, Callable[[Tensor, Tensor, Draws], Tensor]] = {
 def perturb(kind: str, spec_BFT: Tensor, band_hz_F: Tensor, clip_B: Tensor) -> Tensor:
     """A perturbed copy (B, F, T) of raw log-mels; `clip_B` (int64) names the clips, and so decides what is drawn."""
     return KINDS[kind](spec_BFT, band_hz_F.to(spec_BFT.device), Draws(0, 0, clip_B))
+
+
+def alike(frames_M: Tensor, perturbation_M: Tensor) -> Iterator[tuple[int, str, Tensor]]:
+    """Clips that fit one tensor: their number of frames, the kind of their perturbation ("": none), and their places.
+
+    `perturbation_M` (int64) is the number of a kind, negative for none.
+    """
+    both_M2 = torch.stack([frames_M, perturbation_M], 1)
+    for frames, number in both_M2.unique(dim=0).tolist():
+        places = (both_M2 == torch.tensor([frames, number])).all(1).nonzero()[:, 0]
+        yield frames, list(KINDS)[number] if number >= 0 else "", places
 
 
 def _bump(band_hz_F: Tensor, draws: Draws, stream: str, width_octaves: float) -> Tensor:

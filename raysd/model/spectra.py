@@ -41,6 +41,8 @@ KEPT_FILES = 4
 """Front ends whose log-mels stay beside a store; of more, those go that were not used for the longest time."""
 WHOLE_ON = ("cpu",)
 """Devices on which a segment is computed with its whole clip."""
+FRAMES_AT_ONCE = 8192
+"""Of which embeddings are made at once: about the memory of a training batch."""
 _BATCH_SAMPLES = 1 << 22  # samples whose log-mel is computed at once
 _SPARE_BYTES = 1 << 30  # of the disk, for all else
 _MARGIN_SAMPLES = 256  # more than the filter of any resampling hears on each side
