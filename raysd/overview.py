@@ -14,7 +14,6 @@ from rich.text import Text
 
 from raysd.results.launches import Launch, LaunchedTrial, read_launches, write_launch
 from raysd.results.searches import SearchLog, Suggestion
-from raysd.results.storage import open_storage
 from raysd.results.store import Results
 from raysd.session import Session
 from raysd.study.design import trials_of
@@ -176,7 +175,7 @@ def _corpus_of(launch: Launch) -> _Corpus:
 
 def _searches(results: Results) -> _Searches:
     changed: dict[str, datetime] = {}
-    for name, detail in open_storage(results.root).details("searches", ".json").items():
+    for name, detail in results.storage.details("searches", ".json").items():
         search = name.split("/")[1]
         changed[search] = max(detail.modified, changed.get(search, detail.modified))
     return {name: (SearchLog(results, name).read(), when) for name, when in changed.items()}

@@ -178,7 +178,8 @@ def _fields(kind: type[Settings]) -> dict[str, tuple[Any, bool]]:
 
 def _replacement(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
     named = {"name": (flatten(before).get("name"), flatten(after).get("name"))}
-    return named | {path: (None, new) for path, (_, new) in difference(type(after)(), after).items()}
+    beside = difference(type(after)(), after)  # a part that is on by default and is off here keeps its "on"
+    return named | {path: (old if old == "on" else None, new) for path, (old, new) in beside.items()}
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any, kind: type[Settings], where: str) -> None:

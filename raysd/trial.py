@@ -241,7 +241,7 @@ def _keeps(
         return lambda epochs, detector: True
     rungs = judging.rungs(recipe.train.epochs)
     seen = np.ones(len(clips), bool) if judging.objective in headline_metrics(year) else clips["split"] != "test"
-    log = SearchLog(Results(place.results_root), judging.search)
+    log = SearchLog(Results(place.results_root, patient=True), judging.search)
 
     def keeps(epochs: int, detector: Detector) -> bool:
         if epochs not in rungs:

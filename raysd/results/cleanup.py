@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from raysd.results.launches import read_launches
-from raysd.results.storage import Detail, Storage, open_storage
+from raysd.results.storage import Detail, Storage
 from raysd.results.store import Results
 
 LEFT_OVER_AFTER = timedelta(hours=1)
@@ -64,7 +64,7 @@ class Cleanup:
 
 def usage(results: Results) -> dict[str, Usage]:
     """How much there is of each kind of file, `FOLDERS` first, then `left-overs` and `other`."""
-    storage = open_storage(results.root)
+    storage = results.storage
     counted: dict[str, list[int]] = {name: [] for name in (*FOLDERS, "left-overs", "other")}
     for name, detail in storage.details("", "").items():
         folder = name.split("/")[0]
@@ -85,7 +85,7 @@ def find_dispensable(
 
 def delete(results: Results, cleanup: Cleanup) -> list[Dispensable]:
     """Deletes what was found; gives what could not be deleted, or is in use now."""
-    storage, left = open_storage(results.root), []
+    storage, left = results.storage, []
     for one in cleanup.found:
         if one.training_key is None:
             storage.delete(one.name)
@@ -114,7 +114,7 @@ class _Search:
 
     @property
     def storage(self) -> Storage:
-        return open_storage(self.results.root)
+        return self.results.storage
 
     def checkpoints(self) -> Iterator[Dispensable]:
         trained = self.results.trained()

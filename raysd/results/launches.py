@@ -5,16 +5,17 @@ ROOT/launches/<study>-<hash>.json is replaced whenever that study is run again.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
-from raysd.errors import BadInput
-from raysd.results.storage import open_storage
+from pydantic import TypeAdapter
+
+from raysd.results.notes import read_note
 from raysd.results.store import Results
 
 
-@dataclass(frozen=True)
-class LaunchedTrial:
+class LaunchedTrial(NamedTuple):
     """One trial that a study asked for, done already or not."""
 
     key: str
@@ -46,21 +47,15 @@ class Launch:
         return f"launches/{self.study}-{hashlib.sha256(about.encode()).hexdigest()[:12]}.json"
 
 
+_LAUNCH = TypeAdapter(Launch)
+
+
 def write_launch(results: Results, launch: Launch) -> None:
     """Keeps the note in the place of that of the launch before."""
-    trials = [[trial.key, trial.training_key, trial.variant, trial.seed] for trial in launch.trials]
-    content = asdict(launch) | {"when": launch.when.isoformat(), "trials": trials}
-    open_storage(results.root).replace(launch.name, json.dumps(content).encode())
+    results.storage.replace(launch.name, _LAUNCH.dump_json(launch))
 
 
 def read_launches(results: Results) -> list[Launch]:
     """All notes, by name. Raises BadInput for one that cannot be read."""
-    storage, launches = open_storage(results.root), []
-    for name in storage.names("launches", ".json"):
-        try:
-            content = json.loads(storage.read(name) or b"")
-            trials = tuple(LaunchedTrial(*trial) for trial in content.pop("trials"))
-            launches.append(Launch(**content | {"when": datetime.fromisoformat(content["when"]), "trials": trials}))
-        except (ValueError, TypeError, KeyError) as error:
-            raise BadInput(f"{results}/{name}: cannot be read as a note of a launch ({error}); delete it") from None
-    return launches
+    names = results.storage.names("launches", ".json")
+    return [read_note(results, name, _LAUNCH, "a note of a launch") for name in names]

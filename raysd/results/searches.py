@@ -7,12 +7,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from raysd.errors import BadInput
-from raysd.results.storage import open_storage
+from raysd.results.notes import read_note
 from raysd.results.store import Results
 
 STATES = ("done", "pruned", "asked", "failed")
@@ -43,12 +45,20 @@ class Suggestion:
         return "baseline" if self.number == 0 else f"suggestion {self.number}"
 
 
+@dataclass(frozen=True)
+class _Judged:
+    value: float
+
+
+_SUGGESTION, _JUDGED = TypeAdapter(Suggestion), TypeAdapter(_Judged)
+
+
 class SearchLog:
     """The suggestions of one search. `name` comes from the study and from all that decides what is suggested."""
 
     def __init__(self, results: Results, name: str) -> None:
         self.results, self.name = results, name
-        self._storage = open_storage(results.root)
+        self._storage = results.storage
         self._folder = f"searches/{name}"
 
     @contextmanager
@@ -67,31 +77,26 @@ class SearchLog:
 
     def read(self) -> list[Suggestion]:
         """All suggestions, in order."""
-        found = (Suggestion(**self._get(name)) for name in self._storage.names(f"{self._folder}/suggestions", ".json"))
-        return [
-            replace(one, rungs={int(epoch): value for epoch, value in one.rungs.items()})
-            for one in sorted(found, key=lambda suggestion: suggestion.number)
-        ]
+        names = self._storage.names(f"{self._folder}/suggestions", ".json")
+        found = [read_note(self.results, name, _SUGGESTION, "part of a search") for name in names]
+        return sorted(found, key=lambda suggestion: suggestion.number)
 
     def write_rung(self, epoch: int, key: str, value: float) -> None:
         """Keeps the objective of a trial after so many epochs."""
-        self._put(f"rungs/{epoch}/{key}.json", {"value": value})
+        self._put(f"rungs/{epoch}/{key}.json", asdict(_Judged(value)))
 
     def rung(self, epoch: int) -> dict[str, float]:
         """The objective of every trial that was judged after so many epochs."""
         names = self._storage.names(f"{self._folder}/rungs/{epoch}", ".json")
-        return {PurePosixPath(name).stem: self._get(name)["value"] for name in names}
+        return {PurePosixPath(name).stem: self._value(name) for name in names}
 
     def values_of(self, key: str) -> dict[int, float]:
         """Epochs -> the objective of a trial after them."""
         names = self._storage.names(f"{self._folder}/rungs", f"{key}.json")
-        return {int(PurePosixPath(name).parent.name): self._get(name)["value"] for name in names}
+        return {int(PurePosixPath(name).parent.name): self._value(name) for name in names}
 
     def _put(self, name: str, content: dict[str, Any]) -> None:
         self._storage.replace(f"{self._folder}/{name}", json.dumps(content).encode())
 
-    def _get(self, name: str) -> dict[str, Any]:
-        try:
-            return json.loads(self._storage.read(name) or b"")
-        except ValueError as error:
-            raise BadInput(f"{self.results}/{name}: cannot be read as part of a search ({error}); delete it") from None
+    def _value(self, name: str) -> float:
+        return read_note(self.results, name, _JUDGED, "part of a search").value

@@ -58,19 +58,19 @@ class Results:
     def __init__(self, root: str | Path, patient: bool = False) -> None:
         """`patient`: what fails because the place is out of reach is tried again for some minutes."""
         self.root = root if is_uri(root) else Path(root)
-        self._storage = cast(Storage, Patient(open_storage(root))) if patient else open_storage(root)
-        self._trials = TrialFiles(self._storage, str(absolute(root)))
+        self.storage = cast(Storage, Patient(open_storage(root))) if patient else open_storage(root)
+        self._trials = TrialFiles(self.storage, str(absolute(root)))
 
     def __str__(self) -> str:
-        return str(self._storage)
+        return str(self.storage)
 
     def writable(self) -> None:
         """Raises StorageError unless a small file can be written, read back and removed."""
         name, content = f".{uuid.uuid4().hex}.probe", b"written by raysd to see whether it can"
-        self._storage.replace(name, content)
-        if self._storage.read(name) != content:
+        self.storage.replace(name, content)
+        if self.storage.read(name) != content:
             raise StorageError(f"{self}: what is written there is not read back; choose another place for the results")
-        self._storage.delete(name)
+        self.storage.delete(name)
 
     def done(self) -> set[str]:
         """The keys of the finished trials, from file names and the keys of packs alone."""
@@ -78,7 +78,7 @@ class Results:
 
     def trained(self) -> set[str]:
         """The training keys whose embeddings are there, from file names alone."""
-        return {_stem(name) for name in self._storage.names("embeddings", ".parquet")}
+        return {_stem(name) for name in self.storage.names("embeddings", ".parquet")}
 
     def has(self, key: str) -> bool:
         return self._trials.has(key)
@@ -88,7 +88,7 @@ class Results:
         if record.state != "done" or record.failure_kind is not None:
             raise ValueError(f"trial {record.key} is not done")
         name = f"trials/{record.key}.parquet"
-        return not self.has(record.key) and self._storage.write_new(name, parquet(table_of(record)))
+        return not self.has(record.key) and self.storage.write_new(name, parquet(table_of(record)))
 
     def write_failure(self, record: Record) -> str:
         """Keeps a failed attempt beside those before it, and returns where."""
@@ -96,7 +96,7 @@ class Results:
             raise ValueError(f"trial {record.key} has not failed of any of {', '.join(FAILURE_KINDS)}")
         stamp = record.finished.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         name = f"failures/{record.key}-{stamp}.parquet"
-        self._storage.write_new(name, parquet(table_of(record)))
+        self.storage.write_new(name, parquet(table_of(record)))
         return f"{self}/{name}"
 
     def read(self, key: str) -> Record:
@@ -149,9 +149,9 @@ class Results:
 
         def look() -> pa.Table | None:
             wanted = [(name, 0) for name in self._failures() if keys is None or _tried(name) in keys]
-            return read_rows(self._storage, wanted, SCHEMA.names if columns is None else columns)
+            return read_rows(self.storage, wanted, SCHEMA.names if columns is None else columns)
 
-        return again_and_again(self._storage, look).to_pandas()
+        return again_and_again(self.storage, look).to_pandas()
 
     def failed(self) -> set[str]:
         """The keys of the trials at which an attempt has failed, finished since or not; from file names alone."""
@@ -168,12 +168,12 @@ class Results:
         """Keeps a training's embeddings: the clips' columns, `z` (fixed-size list of float32) and `class_score`."""
         named = {**(table.schema.metadata or {}), _OWNER: training_key.encode()}
         content = parquet(table.replace_schema_metadata(named))
-        return self._storage.write_new(f"embeddings/{training_key}.parquet", content)
+        return self.storage.write_new(f"embeddings/{training_key}.parquet", content)
 
     def read_embeddings(self, training_key: str) -> pa.Table | None:
         """Those; None where there are none. Raises BadInput for a file that is damaged, or of another training."""
         name = f"embeddings/{training_key}.parquet"
-        content = self._storage.read(name)
+        content = self.storage.read(name)
         if content is None:
             return None
         try:
@@ -183,15 +183,15 @@ class Results:
                 raise ValueError("it does not hold the embeddings of this training")
             return table
         except DAMAGED as error:
-            raise unreadable(self._storage, name, error) from None
+            raise unreadable(self.storage, name, error) from None
 
     def checkpoint(self, training_key: str, model: str) -> StoredCheckpoint:
         """Where one model of a training is kept between epochs."""
-        return StoredCheckpoint(self._storage, f"work/{training_key}/{model}.pt")
+        return StoredCheckpoint(self.storage, f"work/{training_key}/{model}.pt")
 
     def checkpoints(self) -> dict[str, datetime]:
         """The training keys that have a checkpoint, each with the time of its last one."""
-        found = [(detail.modified, name) for name, detail in self._storage.details("work", ".pt").items()]
+        found = [(detail.modified, name) for name, detail in self.storage.details("work", ".pt").items()]
         return {PurePosixPath(name).parent.name: modified for modified, name in sorted(found)}
 
     def clear_work(self, training_key: str) -> None:
@@ -199,27 +199,27 @@ class Results:
 
         Whoever waits for the lock finds the embeddings when they get it, so that it guards nothing any more.
         """
-        self._storage.delete_folder(f"work/{training_key}")
+        self.storage.delete_folder(f"work/{training_key}")
 
     def lock(self, training_key: str) -> AbstractContextManager[object]:
         """Held by the one process that trains `training_key`; the others wait. A killed process lets go of it.
 
         Object storage has no locks: there, two studies that run at once may train a trial twice; one record is kept.
         """
-        return self._storage.lock(f"work/{training_key}")
+        return self.storage.lock(f"work/{training_key}")
 
     def sizes(self) -> tuple[float | None, float | None]:
         """Mean bytes of a trial's record and of a training's embeddings; None where there are none."""
         counts = {"trials": len(self.done()), "embeddings": len(self.trained())}
         total = {
-            folder: sum(detail.num_bytes for detail in self._storage.details(folder, ".parquet").values())
+            folder: sum(detail.num_bytes for detail in self.storage.details(folder, ".parquet").values())
             for folder in counts
         }
         trial, embeddings = (total[folder] / count if count else None for folder, count in counts.items())
         return trial, embeddings
 
     def _failures(self) -> list[str]:
-        return self._storage.names("failures", ".parquet")
+        return self.storage.names("failures", ".parquet")
 
 
 def _stem(name: str) -> str:

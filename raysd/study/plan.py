@@ -332,9 +332,10 @@ def _choice(value: Any) -> str:
 
 def describe(changed: dict[str, tuple[Any, Any]]) -> str:
     """What a variant changes, in words."""
+    new = tuple(path.removesuffix("name") for path in changed if path.endswith(".name"))  # had other settings before
     return "; ".join(
         f"{path} {'off' if before == 'on' and after is None else _plain(after)}"
-        + ("" if "on" in (before, after) else f" (was {_plain(before)})")
+        + ("" if "on" in (before, after) or (before is None and path.startswith(new)) else f" (was {_plain(before)})")
         for path, (before, after) in changed.items()
     )
 

@@ -181,18 +181,18 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_lost(root: str | Pat
 
 def test_a_listing_that_a_compaction_overtakes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = fill(tmp_path, range(9))
-    names, overtaken = type(results._storage).names, []
+    names, overtaken = type(results.storage).names, []
 
     def slow(storage: Storage, folder: str, suffix: str) -> list[str]:
         """The pack comes after the listing has passed its place, and single files go before it reaches theirs."""
         found = names(storage, folder, suffix)
-        if storage is results._storage and not overtaken:
+        if storage is results.storage and not overtaken:
             overtaken.append(True)
             Results(tmp_path).compact()
             found = [name for name in found if name < "trials/0005"]
         return found
 
-    monkeypatch.setattr(type(results._storage), "names", slow)
+    monkeypatch.setattr(type(results.storage), "names", slow)
     assert results.done() == set(keys(range(9)))
     assert overtaken
 
@@ -224,15 +224,15 @@ def _killed_at(step: int, patch: pytest.MonkeyPatch, results: Results) -> None:
     """Lets its process be killed at one of its changes of files."""
     left = iter(range(step))
     for name in ("write_new", "replace", "delete"):
-        whole = getattr(results._storage, name)
+        whole = getattr(results.storage, name)
 
         def change(*arguments: Any, whole: Any = whole) -> Any:
             if next(left, None) is None:
                 raise Killed
             return whole(*arguments)
 
-        patch.setattr(results._storage, name, change)
-    patch.setattr(results._storage, "delete_folder", lambda name: None)
+        patch.setattr(results.storage, name, change)
+    patch.setattr(results.storage, "delete_folder", lambda name: None)
 
 
 def test_what_was_read_before_another_process_compacted(tmp_path: Path) -> None:

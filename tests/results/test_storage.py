@@ -240,7 +240,7 @@ def test_a_server_that_goes_away_is_no_corrupt_file(s3_root: str, monkeypatch: p
         closed = module.fs.S3FileSystem(
             access_key="key", secret_key="hunter2", endpoint_override=endpoint, region="us-east-1"
         )
-        monkeypatch.setattr(results._storage, "_fs", closed)
+        monkeypatch.setattr(results.storage, "_fs", closed)
         uses: list[Callable[[], object]] = [
             results.done,
             lambda: results.has("k"),

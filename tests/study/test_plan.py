@@ -11,6 +11,7 @@ from rich.console import Console
 
 from raysd.errors import BadInput
 from raysd.recipe import Recipe
+from raysd.settings import difference, with_changes
 from raysd.study.cost import Clips, Hardware, Rate, Speeds
 from raysd.study.design import LoadedStudy, load_study, trials_of
 from raysd.study.plan import Plan, Room, describe, duration, make_plan, size
@@ -291,4 +292,13 @@ def test_words_for_people() -> None:
     assert [size(count) for count in (12, 34_700, 34_700_000, 2e12)] == ["12 B", "34.7 kB", "34.7 MB", "2 TB"]
     assert describe({"a": ("on", None), "b": (None, "on"), "c": (1.0, 2.5), "d": (True, None)}) == (
         "a off; b on; c 2.5 (was 1); d null (was true)"
+    )
+
+
+def test_what_another_part_brings_and_is_off_is_said_so() -> None:
+    fused = with_changes(
+        Recipe(), {"beside": {}, "scoring": {"name": "fusion", "loudest": None, "combine": "max"}}, "x"
+    )
+    assert describe(difference(Recipe(), fused)) == (
+        "beside on; scoring.name fusion (was knn); scoring.loudest off; scoring.combine max"
     )
