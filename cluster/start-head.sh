@@ -16,6 +16,7 @@ fi
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 (umask 077 && ray get-auth-token --generate >/dev/null)
 
-# The dashboard takes jobs, and Ray Train needs it to clean up after a trial that is stopped.
+# The dashboard takes jobs, and Ray Train needs it to clean up after a trial that is stopped. Nodes take jobs at a free
+# port: that of Ray's own choice may be another Ray's, for instance that of a `raysd run`.
 exec ray start --head --block --disable-usage-stats --include-dashboard=true \
-  "${address[@]}" --port=6379 --dashboard-port=8265 "$@"
+  "${address[@]}" --port=6379 --dashboard-port=8265 --dashboard-agent-listen-port=0 "$@"

@@ -19,4 +19,4 @@ for ((second = 0; second < 300; second++)); do
   sleep 1
 done
 
-exec ray start --block --disable-usage-stats --address="$head" "$@"
+exec ray start --block --disable-usage-stats --address="$head" --dashboard-agent-listen-port=0 "$@"

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,16 @@ def bench(corpus: Callable[[int], Path]) -> Iterator[Bench]:
     made.end()
 
 
+@pytest.fixture
+def ray_elsewhere() -> Iterator[None]:
+    """Another Ray on this machine, as that of `raysd run`, has the port at which nodes take jobs by default."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # somebody's Ray has it already
+            taken.bind(("127.0.0.1", 52365))
+            taken.listen()
+        yield
+
+
 def until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -138,9 +149,9 @@ def listening_at(port: int) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_cluster_by_hand_runs_a_study_and_leaves_nothing(bench: Bench) -> None:
+def test_a_cluster_by_hand_runs_a_study_and_leaves_nothing(bench: Bench, ray_elsewhere: None) -> None:
     gcs, dashboard, client = free_ports(3)
-    small = ["--num-cpus=1", "--object-store-memory=100000000", "--dashboard-agent-listen-port=0"]
+    small = ["--num-cpus=1", "--object-store-memory=100000000"]
     refused = bench.run("cluster/start-node.sh", f"127.0.0.1:{gcs}")
     assert refused[0] == 2
     assert "no token here" in refused[1]
@@ -162,6 +173,9 @@ def test_a_cluster_by_hand_runs_a_study_and_leaves_nothing(bench: Bench) -> None
     status, said = bench.run("raysd", "run", *bench.study, **address)
     assert status == 0, said
     assert "no mixup" in said
+    jobs = bench.run("raysd", "submit", *bench.study, "--address", f"http://127.0.0.1:{dashboard}", "--follow")
+    assert jobs[0] == 0, jobs[1]
+    assert "no mixup" in jobs[1]
 
     os.killpg(node.pid, signal.SIGINT)  # Ctrl-C
     node.communicate(timeout=60)

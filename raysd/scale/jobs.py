@@ -29,6 +29,8 @@ from raysd.study.design import LoadedStudy
 
 ANSWERS_WITHIN_SECONDS = (5, 15)
 """To connect, and to answer, before a cluster counts as unreachable."""
+READY_WITHIN_SECONDS = 60
+"""A cluster's dashboard answers some seconds before any of its nodes takes jobs."""
 STOPS_WITHIN_SECONDS = 120
 INTERRUPTED = 130
 """The exit status of a job that was stopped, as of a command that was interrupted."""
@@ -86,12 +88,19 @@ def submit(
     job = f"raysd-{re.sub(r'[^A-Za-z0-9_-]+', '-', study.name)[:40]}-{stamp}"
     about = {"study": study.name, "results": redacted(results), "commit": code()["commit"] or "", "raysd": _version()}
     with staged(study) as (folder, name), _plain_errors(client.get_address()):
-        return client.submit_job(
-            entrypoint=shlex.join(["python", "-m", "raysd", "run", name, *options]),
-            submission_id=job,
-            runtime_env={"working_dir": str(folder), "env_vars": dict(env or {})},
-            metadata={f"raysd_{key}": value for key, value in about.items()},
-        )
+        end = time.monotonic() + READY_WITHIN_SECONDS
+        while True:
+            try:
+                return client.submit_job(
+                    entrypoint=shlex.join(["python", "-m", "raysd", "run", name, *options]),
+                    submission_id=job,
+                    runtime_env={"working_dir": str(folder), "env_vars": dict(env or {})},
+                    metadata={f"raysd_{key}": value for key, value in about.items()},
+                )
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(1)
 
 
 def find(client: JobSubmissionClient, job: str) -> JobDetails:

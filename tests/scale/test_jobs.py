@@ -8,14 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hosts import TOKEN, Cluster, Host, new_cluster, until
+from ray.job_submission import JobSubmissionClient
 
 import raysd
 from raysd.errors import BadInput
 from raysd.results.store import Results
 from raysd.scale import jobs
+from raysd.study.design import load_study
 
 BIN = Path(sys.executable).parent
 RECIPE = """
@@ -232,6 +235,33 @@ def test_a_cluster_without_authentication_is_not_sent_the_token(monkeypatch: pyt
         server.server_close()
     assert asked
     assert {token for _, token in asked} == {None}
+
+
+def test_a_cluster_that_is_still_coming_up_is_asked_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Head:
+        """What a head node says before and after one of its nodes takes jobs."""
+
+        said = ["No available agent to submit job, please try again later.."] * 2
+
+        def get_address(self) -> str:
+            return "http://head"
+
+        def submit_job(self, submission_id: str, **job: object) -> str:
+            if self.said:
+                raise RuntimeError(f"Request failed with status code 500: {self.said.pop()}")
+            return submission_id
+
+    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+    loaded = load_study(study)
+    assert jobs.submit(cast(JobSubmissionClient, Head()), loaded).startswith("raysd-mine-")
+    Head.said = ["No available agent to submit job"] * 5
+    monkeypatch.setattr(jobs, "READY_WITHIN_SECONDS", -1)
+    with pytest.raises(BadInput, match=r"^http://head: the cluster refuses: .* No available agent"):
+        jobs.submit(cast(JobSubmissionClient, Head()), loaded)
+    Head.said = ["something else"]
+    with pytest.raises(BadInput, match="something else"):
+        jobs.submit(cast(JobSubmissionClient, Head()), loaded)
+    assert not Head.said
 
 
 def test_an_address_that_cannot_be_used_is_one_line(raysd: Run, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
