@@ -21,14 +21,14 @@ def explained(raysd: Command, study: str, cell: str, *more: object) -> str:
 def test_a_cell_leads_to_its_trials(raysd: Command) -> None:
     out = explained(raysd, "cutoff", "gain, cutoff=2000,auc,toycar")
     assert out.startswith("cutoff: mode=gain, cutoff_hz=2000: AUC, dev, ToyCar\n")
-    head = re.search(r"\n([\d.]+) ± [\d.]+, in percent, from 3 of 3 seeds\ndifference to the baseline (\S+) \[", out)
+    head = re.search(r"\n([\d.]+) ± [\d.]+, in percent, from 6 of 6 seeds\ndifference to the baseline (\S+) \[", out)
     assert head is not None
     lines = [line.split() for line in out.splitlines()]
-    trials = [line for line in lines if len(line) == 6 and line[0] in "012" and re.fullmatch(r"[0-9a-f]{20}", line[1])]
-    assert len(trials) == 3
+    trials = [line for line in lines if len(line) == 6 and line[0] in "012345" and re.fullmatch(r"[0-9a-f]{20}", line[1])]
+    assert len(trials) == 6
     values, baseline, differences = ([float(line[i]) for line in trials] for i in (2, 4, 5))
-    assert sum(values) / 3 == pytest.approx(float(head[1]), abs=0.011)
-    assert sum(differences) / 3 == pytest.approx(float(head[2]), abs=0.011)
+    assert sum(values) / 6 == pytest.approx(float(head[1]), abs=0.011)
+    assert sum(differences) / 6 == pytest.approx(float(head[2]), abs=0.011)
     for seed, line in enumerate(trials):
         record = Results(REAL).read(line[1])
         assert (record.seed, record.variant) == (seed, "mode=gain, cutoff_hz=2000")
