@@ -19,7 +19,9 @@ REAL = ROOT / "results" / "real"
 CORPORA = {"ToyCar": 2020, "valve": 2022}
 STUDIES = ("augmentation", "cutoff", "encoder", "loss", "scoring")
 NOT_RUN = {
-    ("encoder", "ToyCar"): {f"network={name}" for name in ("mobilefacenet", "mobilefacenet, half as wide", "audiontt2020")}
+    ("encoder", "ToyCar"): {
+        f"network={name}" for name in ("mobilefacenet", "mobilefacenet, half as wide", "audiontt2020")
+    }
 }
 """Rows without any trial: the tables say so."""
 ON_ITS_OWN = [

@@ -24,7 +24,9 @@ def test_a_cell_leads_to_its_trials(raysd: Command) -> None:
     head = re.search(r"\n([\d.]+) ± [\d.]+, in percent, from 6 of 6 seeds\ndifference to the baseline (\S+) \[", out)
     assert head is not None
     lines = [line.split() for line in out.splitlines()]
-    trials = [line for line in lines if len(line) == 6 and line[0] in "012345" and re.fullmatch(r"[0-9a-f]{20}", line[1])]
+    trials = [
+        line for line in lines if len(line) == 6 and line[0] in "012345" and re.fullmatch(r"[0-9a-f]{20}", line[1])
+    ]
     assert len(trials) == 6
     values, baseline, differences = ([float(line[i]) for line in trials] for i in (2, 4, 5))
     assert sum(values) / 6 == pytest.approx(float(head[1]), abs=0.011)
