@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from raysd.results.launches import read_launches
-from raysd.results.storage import Detail, Storage
+from raysd.results.storage import Detail
 from raysd.results.store import Results
 
 LEFT_OVER_AFTER = timedelta(hours=1)
@@ -112,14 +112,10 @@ class _Search:
     kept: Counter[str] = field(default_factory=Counter)
     kept_bytes: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def storage(self) -> Storage:
-        return self.results.storage
-
     def checkpoints(self) -> Iterator[Dispensable]:
         trained = self.results.trained()
         folders: dict[str, list[Detail]] = defaultdict(list)
-        for name, detail in self.storage.details("work", ".pt").items():
+        for name, detail in self.results.storage.details("work", ".pt").items():
             folders[PurePosixPath(name).parent.name].append(detail)
         for key, details in folders.items():
             size, last = sum(detail.num_bytes for detail in details), max(detail.modified for detail in details)
@@ -145,7 +141,7 @@ class _Search:
             for trial in launch.trials
             if trial.key not in finished[trial.training_key]
         }
-        for name, detail in self.storage.details("embeddings", ".parquet").items():
+        for name, detail in self.results.storage.details("embeddings", ".parquet").items():
             key = PurePosixPath(name).stem
             kept = None
             if self._is_locked(key):
@@ -164,21 +160,21 @@ class _Search:
                 yield Dispensable("embeddings", name, key, detail.num_bytes, detail.modified, why)
 
     def left_overs(self) -> Iterator[Dispensable]:
-        for name, detail in self.storage.left_overs().items():
+        for name, detail in self.results.storage.left_overs().items():
             if detail.modified < self.now - LEFT_OVER_AFTER:
                 why = "its writer was killed"
                 yield Dispensable("left-over", name, None, detail.num_bytes, detail.modified, why)
         done = self.results.trained() - self.results.checkpoints().keys()
-        for name, detail in self.storage.details("work", ".lock").items():
+        for name, detail in self.results.storage.details("work", ".lock").items():
             key = PurePosixPath(name).stem
             if key in done and not self._is_locked(key):
                 yield Dispensable("left-over", name, key, detail.num_bytes, detail.modified, "its training is finished")
 
     def _is_locked(self, training_key: str) -> bool:
         lock = f"work/{training_key}"
-        if not self.storage.exists(f"{lock}.lock"):  # looking must not make one
+        if not self.results.storage.exists(f"{lock}.lock"):  # looking must not make one
             return False
-        with self.storage.lock(lock, wait=False) as free:
+        with self.results.storage.lock(lock, wait=False) as free:
             return not free
 
     def _keep(self, why: str, files: int, num_bytes: int) -> None:

@@ -25,6 +25,17 @@ log = logging.getLogger("raysd")
 """What a trial got over by itself, and its user should know."""
 
 
+class Notes(logging.Handler):
+    """Gives `tell` what `log` is told, in a process whose output nobody sees."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
+
+
 class StorageError(BadInput):
     """The results root cannot be reached, read or written: trouble with the place, not with a trial."""
 

@@ -36,8 +36,8 @@ _ABOUT = TypeAdapter(_About)
 def write_weights(results: Results, key: str, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Keeps an encoder's tensors under a key. The first ones win.
 
-    `about` (plain JSON values) has `name` and `licence`, and under `encoder` and `features`
-    those settings, where they are known.
+    `about` (plain JSON values) has `name` and `licence`, and under `encoder` and `features` those settings,
+    where they are known.
     """
     content = io.BytesIO()
     torch.save({name: tensor.cpu() for name, tensor in state.items()}, content)

@@ -39,7 +39,7 @@ from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysd.parallel import Scale, lost_worker, rank
-from raysd.results.patience import log
+from raysd.results.patience import Notes, log
 from raysd.results.store import Results
 from raysd.study.design import Trial
 from raysd.train import Epoch, GivenUp, NonFiniteLoss
@@ -246,17 +246,6 @@ def _serve(config: dict[str, Any]) -> None:
         _do(post, number, job, scale)
 
 
-class _Notes(logging.Handler):
-    """What a worker got over by itself is the driver's to tell."""
-
-    def __init__(self, tell: Callable[..., None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._tell("note", record.getMessage())
-
-
 def _do(post: Any, number: int, job: Job, scale: Scale) -> None:
     def tell(*event: Any) -> None:
         ray.get(post.tell.remote(number, *event))
@@ -265,7 +254,7 @@ def _do(post: Any, number: int, job: Job, scale: Scale) -> None:
         if rank() == 0:
             tell("epoch", epoch)
 
-    log.handlers = [_Notes(tell)]
+    log.handlers = [Notes(lambda message: tell("note", message))]
     if rank() == 0:
         group = get_current_placement_group()
         tell("placed", group.id.hex() if group else None)

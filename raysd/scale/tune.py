@@ -5,7 +5,6 @@ a search suggests, and every result lies in the results root before Tune hears o
 continued by running it again, from each unfinished trial's last epoch, whatever became of Ray.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from ray.tune.search import Searcher
 from raysd.errors import BadInput
 from raysd.parallel import Scale
 from raysd.recipe import Recipe
-from raysd.results.patience import StorageError, log
+from raysd.results.patience import Notes, StorageError, log
 from raysd.results.store import Results
 from raysd.scale.budget import Budget
 from raysd.scale.connect import connected
@@ -147,7 +146,7 @@ _PLAIN = ("variant", "role", "seed", "fingerprint")
 def _run_in_actor(config: dict[str, Any], place: Place) -> None:
     """One trial in an actor. A failure is reported, not raised: only a process that died is worth starting again."""
     global _workers
-    log.handlers = [_Notes()]
+    log.handlers = [Notes(lambda message: tune.report({"state": "note", "message": message}))]
     if place.scale.workers > 1 and _workers is None:
         _workers = Workers(place.scale, _report_group)
     try:
@@ -171,13 +170,6 @@ def _report_epoch(epoch: Epoch) -> None:
 
 def _report_group(group: str) -> None:
     tune.report({"state": "placed", "group": group})
-
-
-class _Notes(logging.Handler):
-    """What a trial got over by itself is told where the user sees it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tune.report({"state": "note", "message": record.getMessage()})
 
 
 class _Search(Searcher):
