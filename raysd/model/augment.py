@@ -1,6 +1,7 @@
 """Augmentations of normalised log-mel spectrograms: batched, on the device, random by (seed, epoch, item, view) alone.
 
-B items of a batch, F mel bands, T frames, N masks, U bands above a cutoff, H rows of an interpolation.
+B items of a batch, F mel bands, T frames, N masks, U bands above a cutoff, H rows of an interpolation
+(R of a batch, each W wide).
 
 Each augmentation is a class whose fields are its settings and whose call applies it; `Augment` names them in the order
 in which they are applied. To add one, write its class and give it a line there.
@@ -16,6 +17,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
+from torch.nn import functional
 
 from raysd.model.draws import Draws
 from raysd.settings import Settings
@@ -178,9 +180,10 @@ class RandomResizeCrop(Augmentation):
         size_B2 = batch.draws.uniform("random_resize_crop.size", 2)
         place_B2 = batch.draws.uniform("random_resize_crop.place", 2)
         canvas = (int(bands * self.virtual_crop_scale[0]), int(frames * self.virtual_crop_scale[1]))
-        rows_BFF = _crop_and_resize(bands, canvas[0], self.freq_scale, size_B2[:, 0], place_B2[:, 0])
-        columns_BTT = _crop_and_resize(frames, canvas[1], self.time_scale, size_B2[:, 1], place_B2[:, 1])
-        return rows_BFF @ (spec_BFT @ columns_BTT.transpose(1, 2))
+        band_taps = _crop_and_resize(bands, canvas[0], self.freq_scale, size_B2[:, 0], place_B2[:, 0])
+        frame_taps = _crop_and_resize(frames, canvas[1], self.time_scale, size_B2[:, 1], place_B2[:, 1])
+        in_time_BTF = _weighted_sums(spec_BFT.transpose(1, 2), *frame_taps)
+        return _weighted_sums(in_time_BTF.transpose(1, 2), *band_taps)
 
 
 class SpecMask(Augmentation):
@@ -267,11 +270,11 @@ def _masked(draws: Draws, stream: str, masks: int, longest: int, length: int) ->
     return inside.any(dim=1)
 
 
-def _crop_and_resize(length: int, canvas: int, scale: Range, size_B: Tensor, place_B: Tensor) -> Tensor:
-    """(B, H, length) with H = length: the matrices that crop one axis on its canvas and resize it back, bicubically.
+def _crop_and_resize(length: int, canvas: int, scale: Range, size_B: Tensor, place_B: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, H, 4), twice, with H = length: which four inputs make each output of an axis, and their weights.
 
-    Row h holds the four weights with which output h is made of the input. They are those of torch's interpolate: Keys'
-    kernel with a = -0.75, positions beyond the crop's border moved to the border. Canvas outside the input is zero.
+    They crop the axis on its canvas and resize it back, as torch's interpolate does: Keys' kernel with a = -0.75,
+    positions beyond the crop's border moved to the border. Canvas outside the input is zero: its weights are.
     """
     low, high = scale
     crop_B1 = ((low + (high - low) * size_B) * length).long().clamp(1, canvas)[:, None]
@@ -287,5 +290,21 @@ def _crop_and_resize(length: int, canvas: int, scale: Range, size_B: Tensor, pla
     index_BH4 += (start_B1 - (canvas - length) // 2)[:, :, None]
     inside_BH4 = (index_BH4 >= 0) & (index_BH4 < length)
     weight_BH4 = torch.where(distance_BH4 <= 1, near_BH4, far_BH4) * inside_BH4
-    matrix = torch.zeros(len(size_B), length, length, device=size_B.device)
-    return matrix.scatter_add_(2, index_BH4.clamp_(0, length - 1), weight_BH4)
+    index_BH4.clamp_(0, length - 1)
+    for tap in (
+        1,
+        2,
+        3,
+    ):  # a position named twice, at a border, has one weight: it is multiplied once, and rounded once
+        twice_BH = index_BH4[:, :, tap] == index_BH4[:, :, tap - 1]
+        weight_BH4[:, :, tap] += weight_BH4[:, :, tap - 1] * twice_BH
+        weight_BH4[:, :, tap - 1] *= ~twice_BH
+    return index_BH4, weight_BH4
+
+
+def _weighted_sums(x_BHW: Tensor, index_BH4: Tensor, weight_BH4: Tensor) -> Tensor:
+    """(B, H, W): each row the weighted sum of four rows of x."""
+    first_B11 = (torch.arange(len(x_BHW), device=x_BHW.device) * x_BHW.shape[1])[:, None, None]
+    row_R4, weight_R4 = (index_BH4 + first_B11).flatten(0, 1), weight_BH4.flatten(0, 1)
+    rows_RW = x_BHW.flatten(0, 1)  # a copy where the rows are columns in memory
+    return functional.embedding_bag(row_R4, rows_RW, per_sample_weights=weight_R4, mode="sum").view_as(x_BHW)
