@@ -271,40 +271,38 @@ def _masked(draws: Draws, stream: str, masks: int, longest: int, length: int) ->
 
 
 def _crop_and_resize(length: int, canvas: int, scale: Range, size_B: Tensor, place_B: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, H, 4), twice, with H = length: which four inputs make each output of an axis, and their weights.
+    """(4, B, H), twice, with H = length: which four inputs make each output of an axis, and their weights.
 
     They crop the axis on its canvas and resize it back, as torch's interpolate does: Keys' kernel with a = -0.75,
     positions beyond the crop's border moved to the border. Canvas outside the input is zero: its weights are.
     """
     low, high = scale
-    crop_B1 = ((low + (high - low) * size_B) * length).long().clamp(1, canvas)[:, None]
-    start_B1 = (place_B[:, None] * (canvas - crop_B1 + 1)).long()
+    crop_B1 = ((low + (high - low) * size_B) * length).int().clamp(1, canvas)[:, None]
+    start_B1 = (place_B[:, None] * (canvas - crop_B1 + 1)).int()
     step_B1 = (crop_B1 - 1) / max(length - 1, 1)
     at_BH = torch.arange(length, device=size_B.device) * step_B1
     floor_BH = at_BH.floor()
-    tap_4 = torch.tensor([-1, 0, 1, 2], device=size_B.device)
-    distance_BH4 = ((at_BH - floor_BH)[:, :, None] - tap_4).abs()
-    near_BH4 = (1.25 * distance_BH4 - 2.25) * distance_BH4.square() + 1
-    far_BH4 = -0.75 * (((distance_BH4 - 5) * distance_BH4 + 8) * distance_BH4 - 4)
-    index_BH4 = (floor_BH.long()[:, :, None] + tap_4).clamp(min=0).minimum(crop_B1[:, :, None] - 1)
-    index_BH4 += (start_B1 - (canvas - length) // 2)[:, :, None]
-    inside_BH4 = (index_BH4 >= 0) & (index_BH4 < length)
-    weight_BH4 = torch.where(distance_BH4 <= 1, near_BH4, far_BH4) * inside_BH4
-    index_BH4.clamp_(0, length - 1)
-    for tap in (
-        1,
-        2,
-        3,
-    ):  # a position named twice, at a border, has one weight: it is multiplied once, and rounded once
-        twice_BH = index_BH4[:, :, tap] == index_BH4[:, :, tap - 1]
-        weight_BH4[:, :, tap] += weight_BH4[:, :, tap - 1] * twice_BH
-        weight_BH4[:, :, tap - 1] *= ~twice_BH
-    return index_BH4, weight_BH4
+    tap_411 = torch.arange(-1, 3, dtype=torch.int32, device=size_B.device)[:, None, None]
+    distance_4BH = (at_BH - floor_BH - tap_411).abs()
+    near_2BH, far_2BH = distance_4BH[1:3], distance_4BH[::3]
+    weight_4BH = torch.empty_like(distance_4BH)
+    weight_4BH[1:3] = (1.25 * near_2BH - 2.25) * near_2BH.square() + 1
+    weight_4BH[::3] = -0.75 * (((far_2BH - 5) * far_2BH + 8) * far_2BH - 4)
+    index_4BH = (floor_BH.int() + tap_411).clamp_(min=0).minimum(crop_B1 - 1)
+    index_4BH += start_B1 - (canvas - length) // 2
+    weight_4BH *= (index_4BH >= 0) & (index_4BH < length)
+    index_4BH.clamp_(0, length - 1)
+    # a position named twice, at a border, has one weight: it is multiplied once, and rounded once
+    for tap in (1, 2, 3):
+        twice_BH = index_4BH[tap] == index_4BH[tap - 1]
+        weight_4BH[tap] += weight_4BH[tap - 1] * twice_BH
+        weight_4BH[tap - 1] *= ~twice_BH
+    return index_4BH, weight_4BH
 
 
-def _weighted_sums(x_BHW: Tensor, index_BH4: Tensor, weight_BH4: Tensor) -> Tensor:
+def _weighted_sums(x_BHW: Tensor, index_4BH: Tensor, weight_4BH: Tensor) -> Tensor:
     """(B, H, W): each row the weighted sum of four rows of x."""
-    first_B11 = (torch.arange(len(x_BHW), device=x_BHW.device) * x_BHW.shape[1])[:, None, None]
-    row_R4, weight_R4 = (index_BH4 + first_B11).flatten(0, 1), weight_BH4.flatten(0, 1)
+    first_B1 = (torch.arange(len(x_BHW), dtype=torch.int32, device=x_BHW.device) * x_BHW.shape[1])[:, None]
+    row_R4, weight_R4 = (index_4BH + first_B1).flatten(1).T.contiguous(), weight_4BH.flatten(1).T.contiguous()
     rows_RW = x_BHW.flatten(0, 1)  # a copy where the rows are columns in memory
     return functional.embedding_bag(row_R4, rows_RW, per_sample_weights=weight_R4, mode="sum").view_as(x_BHW)
