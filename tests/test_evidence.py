@@ -21,6 +21,7 @@ STUDIES = ("augmentation", "cutoff", "encoder", "loss", "scoring")
 ON_ITS_OWN = [
     *("promoted/ToyCar_fusion", "promoted/valve_fusion", "promoted/valve_ingredients"),
     *("selected/valve", "selected/valve_ingredients"),
+    *("leads/ToyCar_leads", "leads/valve_leads"),
 ]
 """Study files that stand beside their tables."""
 
@@ -92,12 +93,14 @@ def test_so_are_those_of_what_was_chosen(name: str) -> None:
 
 
 def test_what_was_chosen_was_run_with_fresh_seeds() -> None:
-    """Neither the searches nor what chose among their suggestions had used them."""
+    """Neither what found it, a search or a study, nor what chose among suggestions had used them."""
     seeds = {name: set(load_study(REAL / f"{name}.yaml").study.seeds) for name in ON_ITS_OWN}
     searched = set(load_study("search_fusion").study.seeds)
     assert not seeds["promoted/ToyCar_fusion"] & searched
     assert not seeds["promoted/valve_fusion"] & (searched | seeds["selected/valve"])
     assert not seeds["promoted/valve_ingredients"] & seeds["selected/valve_ingredients"]
+    found_by = {seed for study in ("loss", "cutoff") for seed in load_study(study).study.seeds}
+    assert not (seeds["leads/ToyCar_leads"] | seeds["leads/valve_leads"]) & found_by
 
 
 @pytest.mark.parametrize("machine", CORPORA)
