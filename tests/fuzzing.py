@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from raysd.errors import BadInput
 
 CAMPAIGN = "long"
-"""The profile of a campaign: python -m pytest tests/fuzz --hypothesis-profile=long"""
+"""The profile of a campaign: python -m pytest tests/fuzz --hypothesis-profile=long --timeout=0"""
 MOST_SECONDS = 30
 """Of the processor, for one input; a bound that only what grows without bounds meets."""
 

@@ -235,6 +235,9 @@ ODD_TABLES: dict[str, Callable[[pa.Table], pa.Table]] = {
 @example(1, "a trial doubled")
 @example(1, "an entry's label renamed")
 def test_tables_that_are_no_records(number: int, what: str) -> None:
+    if what == "another key":
+        number = 0  # the second file is a pack, and with other keys it is one of other trials, as whole as before
+
     def damage(root: Path) -> str:
         path = sorted(root.glob("trials/*.parquet"))[number]
         content = io.BytesIO()

@@ -96,10 +96,14 @@ def _says_what_is_written(year: int, root: Path, files: Files) -> None:
 
 
 def read_lines(content: bytes) -> list[tuple[str, str]]:
-    """First and last cell of all lines, as one reads them: without quotes, folders and spaces."""
+    """First and last cell of all lines, as one reads them: without quotes, folders and spaces of any kind."""
     lines = re.split(r"[\r\n]+", content.decode("utf-8", "replace").removeprefix("\ufeff"))
-    cells = [[cell.strip(" \t\"'") for cell in line.rstrip(" ,").split(",")] for line in lines if line.strip(" ,")]
-    return [(row[0].rpartition("/")[2].strip(' \t"'), row[-1].strip(' \t"')) for row in cells]
+    cells = [[bare(cell) for cell in line.rstrip(" ,").split(",")] for line in lines if line.strip(" ,")]
+    return [(bare(row[0].rpartition("/")[2]), row[-1]) for row in cells]
+
+
+def bare(cell: str) -> str:
+    return re.sub(r"^[\s\"']+|[\s\"']+$", "", cell)
 
 
 # --- what changes nothing, and what makes it useless ------------------------------------------------------------------
@@ -218,6 +222,7 @@ EDITS = st.lists(
 @examples(15)
 @given(years, EDITS)
 @example(2021, [(0, "rename", 0, b".CSV")])
+@example(2020, [(0, "insert", 0, "\u2028".encode())])  # a space, before the first name
 def test_damaged_files_give_the_metrics_of_what_they_say_or_are_refused(
     year: int, edits: list[tuple[int, str, int, bytes]]
 ) -> None:
